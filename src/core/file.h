@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <iosfwd>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace gsa::core {
+
+/// A regular file mapped read-only; move-only, unmapped at the end of its life. Shortening the file
+/// while it is mapped is undefined (SIGBUS), as with every mapping.
+class MappedFile {
+ public:
+  /// Input error if the path is missing or no regular file, resource error if it cannot be read.
+  static MappedFile open(const std::filesystem::path& path);
+
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  /// The whole file; empty for an empty file.
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+
+  std::span<const std::byte> bytes_;
+};
+
+/// Reads a whole regular file or pipe. Input error if the path is missing or a directory, resource
+/// error if reading fails.
+std::string read_file(const std::filesystem::path& path);
+
+/// Reads a stream (standard input) to its end. `what` names it in the error.
+std::string read_stream(std::istream& stream, std::string_view what);
+
+/// Writes beside `path`, syncs and renames, so that a reader sees the old or the new file and
+/// nothing between. Resource error if that fails; the part written is removed.
+void write_file_atomic(const std::filesystem::path& path, std::string_view bytes);
+
+/// The same for bytes that lie in several places; they are written one after the other.
+void write_file_atomic(const std::filesystem::path& path,
+                       std::span<const std::span<const std::byte>> parts);
+
+}  // namespace gsa::core

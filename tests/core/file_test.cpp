@@ -1,0 +1,143 @@
+#include "core/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <csignal>
+#include <sstream>
+#include <thread>
+
+#include "support/errors.h"
+#include "support/temp_dir.h"
+
+namespace gsa::core {
+namespace {
+
+using test::error_of;
+using test::IsError;
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::size_t num_entries(const test::TempDir& dir) {
+  return static_cast<std::size_t>(
+      std::distance(std::filesystem::directory_iterator(dir.path()), {}));
+}
+
+/// Keeps files of this process from growing beyond a size while it lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t num_bytes) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{num_bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST(File, ReadsBackWhatWasWritten) {
+  const test::TempDir dir;
+  std::string text =
+      "line\n\0\xFF"
+      "end";
+  for (const std::size_t num_bytes : {std::size_t{0}, text.size(), std::size_t{300'000}}) {
+    text.resize(num_bytes, 'x');
+    write_file_atomic(dir / "f", text);
+    EXPECT_EQ(read_file(dir / "f"), text);
+    EXPECT_EQ(text_of(MappedFile::open(dir / "f").bytes()), text);
+  }
+  EXPECT_EQ(num_entries(dir), 1U);
+}
+
+TEST(File, WritesPartsInOrder) {
+  const test::TempDir dir;
+  const auto bytes = [](std::string_view part) { return std::as_bytes(std::span(part)); };
+  const std::array parts{bytes("ab"), bytes(""), bytes("cd")};
+  write_file_atomic(dir / "f", parts);
+  EXPECT_EQ(read_file(dir / "f"), "abcd");
+}
+
+TEST(File, MappingSurvivesMoveAndReplacement) {
+  const test::TempDir dir;
+  write_file_atomic(dir / "f", "old");
+  MappedFile file = MappedFile::open(dir / "f");
+  MappedFile moved = std::move(file);
+  EXPECT_TRUE(file.bytes().empty());
+  write_file_atomic(dir / "f", "new content");
+  EXPECT_EQ(text_of(moved.bytes()), "old");
+  moved = MappedFile::open(dir / "f");
+  EXPECT_EQ(text_of(moved.bytes()), "new content");
+}
+
+TEST(File, ErrorsNameThePath) {
+  const test::TempDir dir;
+  const auto map = [](const std::filesystem::path& path) {
+    return error_of([&] { MappedFile::open(path); });
+  };
+  const auto read = [](const std::filesystem::path& path) {
+    return error_of([&] { read_file(path); });
+  };
+  EXPECT_THAT(map(dir / "absent"), IsError(ErrorKind::input, "absent: no such file"));
+  EXPECT_THAT(read(dir / "absent"), IsError(ErrorKind::input, "absent: no such file"));
+  EXPECT_THAT(map(dir.path()), IsError(ErrorKind::input, dir.path().string() + ": is a directory"));
+  EXPECT_THAT(read(dir.path()), IsError(ErrorKind::input, "is a directory"));
+  EXPECT_THAT(map("/dev/null"), IsError(ErrorKind::input, "/dev/null: is no regular file"));
+  EXPECT_EQ(read_file("/dev/null"), "");
+}
+
+TEST(File, ReadsPipes) {
+  const test::TempDir dir;
+  ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
+  std::string text(200'000, 'p');
+  std::thread writer([&] {
+    std::FILE* pipe = std::fopen((dir / "pipe").c_str(), "w");
+    std::fwrite(text.data(), 1, text.size(), pipe);
+    std::fclose(pipe);
+  });
+  EXPECT_EQ(read_file(dir / "pipe"), text);
+  writer.join();
+}
+
+TEST(File, ReadsStreamsToTheirEnd) {
+  for (const std::size_t num_bytes : {0U, 1U, 65'536U, 200'000U}) {
+    std::istringstream stream(std::string(num_bytes, 's'));
+    EXPECT_EQ(read_stream(stream, "stdin").size(), num_bytes);
+  }
+  std::istringstream broken("text");
+  broken.setstate(std::ios::badbit);
+  EXPECT_THAT(error_of([&] { read_stream(broken, "stdin"); }),
+              IsError(ErrorKind::resource, "stdin: reading failed"));
+}
+
+TEST(File, FailedWriteLeavesTheOldFileAndNothingElse) {
+  const test::TempDir dir;
+  write_file_atomic(dir / "f", "old");
+  {
+    const FileSizeLimit limit(1000);
+    EXPECT_THAT(error_of([&] { write_file_atomic(dir / "f", std::string(5000, 'x')); }),
+                IsError(ErrorKind::resource, "writing failed: File too large"));
+  }
+  EXPECT_EQ(read_file(dir / "f"), "old");
+  EXPECT_EQ(num_entries(dir), 1U);
+}
+
+TEST(File, RefusesTargetsThatAreNoFiles) {
+  const test::TempDir dir;
+  std::filesystem::create_directory(dir / "folder");
+  EXPECT_THAT(error_of([&] { write_file_atomic(dir / "folder", "x"); }),
+              IsError(ErrorKind::input, "will not be replaced"));
+  EXPECT_THAT(error_of([&] { write_file_atomic("/dev/null", "x"); }),
+              IsError(ErrorKind::input, "will not be replaced"));
+  EXPECT_THAT(error_of([&] { write_file_atomic(dir / "absent" / "f", "x"); }),
+              IsError(ErrorKind::resource, "cannot be created: No such file"));
+  EXPECT_EQ(num_entries(dir), 1U);
+}
+
+}  // namespace
+}  // namespace gsa::core
