@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace gsa::text {
+
+/// First and last code point of valid, non-empty UTF-8.
+char32_t first_code_point(std::string_view text);
+char32_t last_code_point(std::string_view text);
+
+/// Has the property White_Space.
+bool is_space(char32_t code_point);
+/// Letter, mark, decimal digit or connector: `\w` of a regular expression.
+bool is_word_char(char32_t code_point);
+
+/// Bytes of the white space at the beginning or end of valid UTF-8.
+std::size_t leading_space_bytes(std::string_view text);
+std::size_t trailing_space_bytes(std::string_view text);
+
+/// Normalisation form C of valid UTF-8.
+std::string to_nfc(std::string_view text);
+/// A quick test: true means that `to_nfc` would change nothing.
+bool is_surely_nfc(std::string_view text);
+
+}  // namespace gsa::text
