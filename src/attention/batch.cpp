@@ -1,0 +1,128 @@
+#include "attention/batch.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "attention/attend.h"
+#include "attention/selection.h"
+
+namespace gsa::attention {
+namespace {
+
+/// Keys and values of a sequence that has no store: its own rows.
+KvArenas arenas_of_rows(const BatchSequence& sequence, const at::Tensor& k, const at::Tensor& v) {
+  KvArenas arenas;
+  arenas.gists.resize(sequence.layout->num_levels());
+  for (const BatchSlice& slice : sequence.slices) {
+    const auto [level, begin, count] = slice.entries;
+    if (count == 0) continue;
+    KvArena& arena = level == kRawLevel ? arenas.raw : arenas.gists[level];
+    arena.spans.push_back({k.narrow(0, slice.row, count).transpose(0, 1),
+                           v.narrow(0, slice.row, count).transpose(0, 1), begin});
+  }
+  return arenas;
+}
+
+}  // namespace
+
+at::Tensor BatchAttention::operator()(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                                      const at::Tensor& v) {
+  std::vector<std::pair<std::int64_t, at::Tensor>> parts;  // by first row
+  for (const BatchSequence& sequence : batch_.sequences) {
+    KvArenas arenas;
+    if (sequence.store != nullptr) {
+      for (const BatchSlice& slice : sequence.slices) {
+        const std::int64_t count = slice.entries.count;
+        sequence.store->append(layer, slice.entries.level, k.narrow(0, slice.row, count),
+                               v.narrow(0, slice.row, count));
+      }
+      arenas = sequence.store->arenas(layer);
+    } else {
+      arenas = arenas_of_rows(sequence, k, v);
+    }
+    for (const BatchSlice& slice : sequence.slices) {
+      if (slice.entries.count == 0) continue;
+      const at::Tensor rows = q.narrow(0, slice.row, slice.entries.count);
+      parts.emplace_back(slice.row, attend_slice(layer, sequence, slice, rows, arenas));
+    }
+  }
+  std::sort(parts.begin(), parts.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<at::Tensor> outs;
+  for (auto& [row, out] : parts) outs.push_back(std::move(out));
+  return outs.size() == 1 ? outs[0] : at::cat(outs);
+}
+
+at::Tensor BatchAttention::attend_slice(std::int64_t layer, const BatchSequence& sequence,
+                                        const BatchSlice& slice, const at::Tensor& q,
+                                        const KvArenas& arenas) {
+  Policy& policy = *sequence.policy;
+  const StaticRule rule =
+      slice.is_suffix ? policy.suffix_rule(layer) : policy.context_rule(slice.entries.level);
+  VisibleSet visible;
+  visible.ranges = ranges_for(sequence, slice, rule);
+  visible.layout = sequence.layout;
+  at::Tensor scored_only;
+  if (slice.is_suffix && policy.selects(layer)) {
+    scored_only = policy.select(
+        {layer, q.detach(), &arenas, sequence.layout, visible.ranges, scale_}, visible);
+  }
+  if (slice.is_suffix && sequence.meter != nullptr) {
+    sequence.meter->add(num_visible(visible, arenas.num_kv_heads()), scored_only, *visible.ranges);
+  }
+  return attend(q, arenas, visible, scale_).out;
+}
+
+BatchAttention::Ranges BatchAttention::ranges_for(const BatchSequence& sequence,
+                                                  const BatchSlice& slice, const StaticRule& rule) {
+  for (const CachedRanges& cached : cache_) {
+    if (cached.slice == &slice && cached.rule == rule) return cached.ranges;
+  }
+  auto ranges =
+      std::make_shared<const RangeTable>(visible_ranges(*sequence.layout, rule, slice.entries));
+  cache_.push_back({&slice, rule, ranges});
+  return ranges;
+}
+
+void append_context(Batch& batch, BatchSequence& sequence, std::span<const std::int64_t> tokens,
+                    std::int64_t raw_begin) {
+  const Layout& layout = *sequence.layout;
+  const at::Device device =
+      sequence.store != nullptr ? sequence.store->shape().options.device() : at::Device(at::kCPU);
+  const auto raw_count = static_cast<std::int64_t>(tokens.size());
+  std::int64_t row = batch.tokens.defined() ? batch.num_rows() : 0;
+  std::vector<at::Tensor> ids, positions;
+  if (batch.tokens.defined()) {
+    ids.push_back(batch.tokens);
+    positions.push_back(batch.positions);
+  }
+  const auto add = [&](int level, std::int64_t begin, at::Tensor token_ids, at::Tensor places) {
+    const std::int64_t count = token_ids.size(0);
+    if (count == 0) return;
+    sequence.slices.push_back({{level, begin, count}, row, false});
+    row += count;
+    ids.push_back(std::move(token_ids));
+    positions.push_back(std::move(places));
+  };
+  const auto options = at::TensorOptions(at::kLong).device(device);
+  add(kRawLevel, raw_begin, to_tensor(tokens, device),
+      at::arange(raw_begin, raw_begin + raw_count, options));
+  const int num_levels = sequence.policy->uses_gists() ? layout.num_levels() : 0;
+  for (int level = 0; level < num_levels; ++level) {
+    // A gist ends in the segment if it is not before its first token but before the token behind
+    // its last.
+    const std::int64_t first = layout.nodes_before_raw(level, raw_begin);
+    const std::int64_t last = layout.nodes_before_raw(level, raw_begin + raw_count);
+    std::vector<std::int64_t> places;
+    for (std::int64_t node = first; node < last; ++node)
+      places.push_back(layout.position(level, node));
+    add(level, first, at::zeros({last - first}, options), to_tensor(places, device));
+  }
+  batch.tokens = at::cat(ids);
+  batch.positions = at::cat(positions);
+}
+
+}  // namespace gsa::attention

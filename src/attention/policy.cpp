@@ -1,0 +1,43 @@
+#include "attention/policy.h"
+
+#include "attention/search_policy.h"
+#include "core/error.h"
+
+namespace gsa::attention {
+namespace {
+
+/// Policies whose visible set follows from the layout alone.
+class StaticPolicy final : public Policy {
+ public:
+  StaticPolicy(PolicySpec spec, StaticRule rule) : Policy(std::move(spec)), rule_(rule) {}
+
+  StaticRule context_rule(int) const override { return rule_; }
+  StaticRule suffix_rule(std::int64_t) const override { return rule_; }
+  bool selects(std::int64_t) const override { return false; }
+  at::Tensor select(const SelectInput&, VisibleSet&) override { return {}; }
+  bool uses_gists() const override { return rule_.kind == StaticRule::Kind::gist; }
+
+ private:
+  StaticRule rule_;
+};
+
+}  // namespace
+
+std::unique_ptr<Policy> make_policy(const PolicySpec& spec) {
+  using Kind = StaticRule::Kind;
+  const auto fixed = [&](Kind kind, std::int64_t window) {
+    StaticRule rule;
+    rule.kind = kind;
+    rule.window = window;
+    return std::make_unique<StaticPolicy>(spec, rule);
+  };
+  if (spec.name == "full") return fixed(Kind::full, 0);
+  if (spec.name == "gist-only") return fixed(Kind::gist, 0);
+  if (spec.name == "streaming") return fixed(Kind::window, spec.budget.tokens);
+  if (spec.name == "gsa") return make_gist_search(spec);
+  if (spec.name == "meanpool") return make_mean_search(spec);
+  if (spec.name == "random") return make_random_search(spec);
+  core::input_error("unknown policy '{}'", spec.name);
+}
+
+}  // namespace gsa::attention

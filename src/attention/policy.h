@@ -1,0 +1,102 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attention/kv_store.h"
+#include "attention/layout.h"
+#include "attention/visible.h"
+
+namespace gsa::attention {
+
+/// How much of the context a selecting query unfolds (method §3.6).
+struct Budget {
+  enum class Kind { ratio, tokens, top_p };
+  Kind kind = Kind::ratio;
+  std::int64_t ratio = 0;   ///< 0: product of the chunk sizes
+  std::int64_t tokens = 0;  ///< raw tokens per KV head and layer
+  double top_p = 0;
+};
+
+/// A policy as the user writes it: `NAME[@CHUNKS][:key=value]...`, e.g.
+/// `gsa@4-4:tokens=1024:mode=group`.
+struct PolicySpec {
+  enum class Mode { head, group };
+  enum class Read { gist, full };
+  enum class Gists { selected, all, hidden };
+
+  std::string name;      ///< full, gsa, gist-only, meanpool, random, streaming
+  LayoutOptions layout;  ///< chunk sizes empty for full and streaming
+  Budget budget;
+  Mode mode = Mode::head;
+  Read read = Read::gist;              ///< how the context is read
+  Gists gists = Gists::selected;       ///< gists=all is the published `all_gists` ablation
+  std::uint64_t seed = 0;              ///< random
+  std::optional<std::string> adapter;  ///< adapter=NAME|none; unset: the program's --adapter
+
+  /// Input error that names the bad part and what is allowed.
+  static PolicySpec parse(std::string_view text);
+  /// Canonical form; parse(to_string()) gives the same spec.
+  std::string to_string() const;
+  /// Product of chunk sizes or the given ratio; 1 for full. 0 where the notion does not apply
+  /// (tokens, top_p, window).
+  std::int64_t nominal_ratio() const;
+  /// Parsed names with one line of help each, for usage texts.
+  static const std::vector<std::pair<std::string, std::string>>& known_names();
+  /// Keys allowed after a name with one line of help each.
+  static const std::vector<std::pair<std::string, std::string>>& known_keys();
+};
+
+/// What a policy may look at when it selects.
+struct SelectInput {
+  std::int64_t layer = 0;
+  at::Tensor q;  // [T, H, d] after RoPE
+  const KvArenas* arenas = nullptr;
+  const Layout* layout = nullptr;
+  std::shared_ptr<const RangeTable> ranges;  ///< static part for these queries
+  double scale = 1;                          ///< of the attention (top_p needs it)
+};
+
+/// A policy decides what is visible, nothing else: how context is read, what a suffix query always
+/// sees, what it selects. One instance serves one sequence (it may keep state per layer, e.g. mean
+/// keys).
+class Policy {
+ public:
+  virtual ~Policy() = default;
+
+  /// Rule under which context tokens of a level are read.
+  virtual StaticRule context_rule(int level) const = 0;
+  /// Static part for suffix queries in a layer.
+  virtual StaticRule suffix_rule(std::int64_t layer) const = 0;
+  /// Whether suffix queries of a layer select.
+  virtual bool selects(std::int64_t layer) const = 0;
+  /// Fills the selected ids of `visible`. Returns the key vectors that were scored per query and KV
+  /// head and are not attended, int64 [T, H_kv] (each counts half a key: method §3.6), or an
+  /// undefined tensor for none.
+  virtual at::Tensor select(const SelectInput& input, VisibleSet& visible) = 0;
+  /// Whether the context gets gist tokens.
+  virtual bool uses_gists() const = 0;
+  /// Forgets state about entries beyond the first `num_raw` raw tokens (a session dropped its
+  /// suffix).
+  virtual void truncate(std::int64_t num_raw) { (void)num_raw; }
+
+  const PolicySpec& spec() const { return spec_; }
+
+ protected:
+  explicit Policy(PolicySpec spec) : spec_(std::move(spec)) {}
+
+ private:
+  PolicySpec spec_;
+};
+
+/// Makes the policy that a spec names.
+std::unique_ptr<Policy> make_policy(const PolicySpec& spec);
+
+}  // namespace gsa::attention

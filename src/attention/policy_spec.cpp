@@ -1,0 +1,276 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "attention/policy.h"
+#include "core/error.h"
+
+namespace gsa::attention {
+namespace {
+
+using Names = std::vector<std::pair<std::string, std::string>>;
+
+struct Kind {
+  const char* name;
+  const char* help;
+  const char* default_chunks;  // nullptr: the policy has no chunks
+  bool has_tree;               // more than one level
+  std::vector<std::string_view> keys;
+};
+
+const std::vector<Kind>& kinds() {
+  static const std::vector<Kind> all = {
+      {"full", "full attention: every query sees all raw tokens", nullptr, false, {"adapter"}},
+      {"gsa",
+       "gist sparse attention: score gists, unfold the best chunks",
+       "8",
+       true,
+       {"ratio", "tokens", "top_p", "mode", "read", "gists", "local", "sinks", "cut", "grow",
+        "adapter"}},
+      {"gist-only",
+       "gists without unfolding: what compression alone gives",
+       "8",
+       true,
+       {"local", "sinks", "cut", "grow", "adapter"}},
+      {"meanpool",
+       "chunks chosen by the mean of their raw keys, on a context read in full",
+       "8",
+       false,
+       {"ratio", "tokens", "top_p", "mode", "local", "sinks", "cut", "adapter"}},
+      {"random",
+       "chunks chosen at random",
+       "8",
+       false,
+       {"ratio", "tokens", "mode", "read", "gists", "local", "sinks", "cut", "seed", "adapter"}},
+      {"streaming",
+       "sinks and a sliding window (StreamingLLM)",
+       nullptr,
+       false,
+       {"tokens", "sinks", "adapter"}},
+  };
+  return all;
+}
+
+const Kind& find_kind(std::string_view name) {
+  std::string known;
+  for (const Kind& kind : kinds()) {
+    if (name == kind.name) return kind;
+    known += (known.empty() ? "" : ", ") + std::string(kind.name);
+  }
+  core::input_error("unknown policy '{}': use one of {}", name, known);
+}
+
+template <typename T>
+T parse_number(std::string_view key, std::string_view value, T least, T most) {
+  T number{};
+  const auto [end, status] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (status != std::errc() || end != value.data() + value.size() || !(number >= least) ||
+      !(number <= most)) {
+    core::input_error("policy key {}={}: give a number from {} to {}", key, value, least, most);
+  }
+  return number;
+}
+
+template <typename T>
+using Choices = std::vector<std::pair<std::string_view, T>>;
+
+const Choices<PolicySpec::Mode> kModes = {{"head", PolicySpec::Mode::head},
+                                          {"group", PolicySpec::Mode::group}};
+const Choices<PolicySpec::Read> kReads = {{"gist", PolicySpec::Read::gist},
+                                          {"full", PolicySpec::Read::full}};
+const Choices<PolicySpec::Gists> kGists = {{"selected", PolicySpec::Gists::selected},
+                                           {"all", PolicySpec::Gists::all},
+                                           {"hidden", PolicySpec::Gists::hidden}};
+const Choices<BoundaryRule> kCuts = {{"word", BoundaryRule::word_aware},
+                                     {"fixed", BoundaryRule::fixed}};
+const Choices<bool> kSwitch = {{"on", true}, {"off", false}};
+
+template <typename T>
+T parse_choice(std::string_view key, std::string_view value, const Choices<T>& choices) {
+  std::string known;
+  for (const auto& [text, choice] : choices) {
+    if (text == value) return choice;
+    known += (known.empty() ? "" : " or ") + std::string(text);
+  }
+  core::input_error("policy key {}={}: give {}", key, value, known);
+}
+
+template <typename T>
+std::string_view choice_text(T value, const Choices<T>& choices) {
+  return std::find_if(choices.begin(), choices.end(),
+                      [&](const auto& c) { return c.second == value; })
+      ->first;
+}
+
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 40;
+
+void set_budget(PolicySpec& spec, Budget budget) {
+  if (spec.budget.kind != Budget::Kind::ratio || spec.budget.ratio != 0) {
+    core::input_error("policy {}: give only one of ratio, tokens and top_p", spec.name);
+  }
+  spec.budget = budget;
+}
+
+void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
+  if (key == "ratio") {
+    set_budget(spec,
+               {Budget::Kind::ratio, parse_number<std::int64_t>(key, value, 1, 1 << 20), 0, 0});
+  } else if (key == "tokens") {
+    const auto tokens = parse_number<std::int64_t>(key, value, 1, kMaxTokens);
+    if (spec.name == "streaming") {
+      spec.budget.tokens = tokens;
+    } else {
+      set_budget(spec, {Budget::Kind::tokens, 0, tokens, 0});
+    }
+  } else if (key == "top_p") {
+    set_budget(spec, {Budget::Kind::top_p, 0, 0, parse_number<double>(key, value, 0.001, 1.0)});
+  } else if (key == "mode") {
+    spec.mode = parse_choice(key, value, kModes);
+  } else if (key == "read") {
+    spec.read = parse_choice(key, value, kReads);
+  } else if (key == "gists") {
+    spec.gists = parse_choice(key, value, kGists);
+  } else if (key == "local") {
+    spec.layout.num_local_chunks = parse_number<std::int32_t>(key, value, 0, 1 << 30);
+  } else if (key == "sinks") {
+    spec.layout.num_sinks = parse_number<std::int32_t>(key, value, 0, 1 << 20);
+  } else if (key == "cut") {
+    spec.layout.boundary = parse_choice(key, value, kCuts);
+  } else if (key == "grow") {
+    spec.layout.growing_depth = parse_choice(key, value, kSwitch);
+  } else if (key == "seed") {
+    spec.seed = parse_number<std::uint64_t>(key, value, 0, ~std::uint64_t{0});
+  } else {
+    spec.adapter = std::string(value);
+  }
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+void parse_keys(PolicySpec& spec, const Kind& kind, const std::vector<std::string_view>& parts) {
+  std::vector<std::string_view> seen;
+  for (std::size_t i = 1; i < parts.size(); ++i) {
+    const std::size_t equals = parts[i].find('=');
+    const std::string_view key = parts[i].substr(0, equals);
+    const bool is_known = std::find(kind.keys.begin(), kind.keys.end(), key) != kind.keys.end();
+    if (equals == std::string_view::npos || equals + 1 == parts[i].size() || !is_known) {
+      core::input_error("policy {}: '{}' is no key=value it takes: use {}", kind.name, parts[i],
+                        fmt::join(kind.keys, ", "));
+    }
+    if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
+      core::input_error("policy {}: key {} is given twice", kind.name, key);
+    }
+    seen.push_back(key);
+    set_key(spec, key, parts[i].substr(equals + 1));
+  }
+}
+
+PolicySpec defaults_of(const Kind& kind) {
+  PolicySpec spec;
+  spec.name = kind.name;
+  if (spec.name == "meanpool" || spec.name == "random") spec.read = PolicySpec::Read::full;
+  if (spec.name == "full" || spec.name == "streaming") spec.read = PolicySpec::Read::full;
+  if (spec.name == "streaming") spec.budget = {Budget::Kind::tokens, 0, 512, 0};
+  return spec;
+}
+
+}  // namespace
+
+PolicySpec PolicySpec::parse(std::string_view text) {
+  const std::vector<std::string_view> parts = split(text, ':');
+  const std::size_t at = parts[0].find('@');
+  const Kind& kind = find_kind(parts[0].substr(0, at));
+  PolicySpec spec = defaults_of(kind);
+  if (kind.default_chunks == nullptr) {
+    if (at != std::string_view::npos) {
+      core::input_error("policy {} has no chunks: leave '{}' out", kind.name, parts[0].substr(at));
+    }
+  } else {
+    const bool has_chunks = at != std::string_view::npos;
+    spec.layout.chunk_sizes = ChunkSizes::parse(has_chunks ? parts[0].substr(at + 1)
+                                                           : std::string_view(kind.default_chunks));
+  }
+  if (!kind.has_tree && spec.layout.chunk_sizes.num_levels() > 1) {
+    core::input_error("policy {}@{}: it has one level, give one chunk size", kind.name,
+                      spec.layout.chunk_sizes.to_string());
+  }
+  // More levels than the published two are for trees that grow with their text (method §1.5).
+  spec.layout.growing_depth = spec.layout.chunk_sizes.num_levels() > 2;
+  parse_keys(spec, kind, parts);
+  return spec;
+}
+
+std::string PolicySpec::to_string() const {
+  const Kind& kind = find_kind(name);
+  PolicySpec plain = defaults_of(kind);
+  plain.layout.growing_depth = layout.chunk_sizes.num_levels() > 2;
+  std::string text = name;
+  if (kind.default_chunks != nullptr) text += "@" + layout.chunk_sizes.to_string();
+  const auto add = [&](std::string_view key, const auto& value) {
+    text += fmt::format(":{}={}", key, value);
+  };
+  if (budget.kind == Budget::Kind::ratio && budget.ratio != 0) add("ratio", budget.ratio);
+  if (budget.kind == Budget::Kind::tokens && budget.tokens != plain.budget.tokens) {
+    add("tokens", budget.tokens);
+  }
+  if (budget.kind == Budget::Kind::top_p) add("top_p", budget.top_p);
+  if (mode != plain.mode) add("mode", choice_text(mode, kModes));
+  if (read != plain.read) add("read", choice_text(read, kReads));
+  if (gists != plain.gists) add("gists", choice_text(gists, kGists));
+  if (layout.num_local_chunks != plain.layout.num_local_chunks)
+    add("local", layout.num_local_chunks);
+  if (layout.num_sinks != plain.layout.num_sinks) add("sinks", layout.num_sinks);
+  if (layout.boundary != plain.layout.boundary) add("cut", choice_text(layout.boundary, kCuts));
+  if (layout.growing_depth != plain.layout.growing_depth) {
+    add("grow", choice_text(layout.growing_depth, kSwitch));
+  }
+  if (seed != 0) add("seed", seed);
+  if (adapter) add("adapter", *adapter);
+  return text;
+}
+
+std::int64_t PolicySpec::nominal_ratio() const {
+  if (name == "full") return 1;
+  if (name == "streaming" || budget.kind != Budget::Kind::ratio) return 0;
+  return budget.ratio != 0 ? budget.ratio : layout.chunk_sizes.nominal_ratio();
+}
+
+const Names& PolicySpec::known_names() {
+  static const Names names = [] {
+    Names result;
+    for (const Kind& kind : kinds()) result.emplace_back(kind.name, kind.help);
+    return result;
+  }();
+  return names;
+}
+
+const Names& PolicySpec::known_keys() {
+  static const Names keys = {
+      {"ratio", "budget as a compression ratio (default: the product of the chunk sizes)"},
+      {"tokens", "budget in raw tokens per KV head and layer; streaming: length of the window"},
+      {"top_p", "budget as softmax mass of the scores, 0.001 to 1"},
+      {"mode", "head: each query head chooses; group: heads that share keys choose together"},
+      {"read", "how the context is read: gist or full"},
+      {"gists", "which gists the answer attends: selected, all or hidden"},
+      {"local", "last chunks that stay raw (default 1)"},
+      {"sinks", "first tokens that everyone sees (default 3)"},
+      {"cut", "chunks end at a word or at a fixed count: word or fixed"},
+      {"grow", "a document's tree stops at its first single node: on or off (on above two levels)"},
+      {"seed", "of policy random"},
+      {"adapter", "adapter file of this policy, or none"},
+  };
+  return keys;
+}
+
+}  // namespace gsa::attention

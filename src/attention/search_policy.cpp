@@ -1,0 +1,246 @@
+#include "attention/search_policy.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <limits>
+
+#include "attention/attend_parts.h"
+#include "attention/budget.h"
+#include "attention/selection.h"
+#include "core/rng.h"
+
+namespace gsa::attention {
+namespace {
+
+/// Children of the chosen nodes of `level + 1` and the roots of `level`: [T, S, C], -1 where there
+/// is none.
+at::Tensor candidates(const Layout& layout, int level, const at::Tensor& parents) {
+  const at::Device device = parents.device();
+  const at::Tensor safe = parents.clamp_min(0);
+  const at::Tensor begin = to_tensor(layout.child_begins(level + 1), device).index({safe});
+  const at::Tensor end = to_tensor(layout.child_ends(level + 1), device).index({safe});
+  const std::int64_t width = layout.options().chunk_sizes.sizes[level + 1];
+  const at::Tensor children = begin.unsqueeze(-1).add(at::arange(width, parents.options()));
+  const at::Tensor missing =
+      children.ge(end.unsqueeze(-1)).logical_or_(parents.lt(0).unsqueeze(-1));
+  const at::Tensor found = children.masked_fill(missing, -1).flatten(2);
+  const at::Tensor roots = to_tensor(layout.roots(level), device);
+  return at::cat({found, roots.expand({parents.size(0), parents.size(1), -1})}, -1);
+}
+
+/// Keys that some search of a KV head scored: int64 [T, H_kv].
+at::Tensor num_scored(const at::Tensor& ids, std::int64_t num_queries, std::int64_t num_kv_heads,
+                      std::int64_t num_nodes) {
+  if (!ids.defined()) {
+    return at::full({num_queries, num_kv_heads}, num_nodes, at::TensorOptions(at::kLong));
+  }
+  return sorted_unique(ids.reshape({num_queries, num_kv_heads, -1})).ge(0).sum(-1);
+}
+
+}  // namespace
+
+StaticRule SearchPolicy::context_rule(int level) const {
+  const bool reads_full = spec().read == PolicySpec::Read::full && level == kRawLevel;
+  StaticRule rule;
+  rule.kind = reads_full ? StaticRule::Kind::full : StaticRule::Kind::gist;
+  rule.gists_visible = spec().gists != PolicySpec::Gists::hidden;
+  return rule;
+}
+
+StaticRule SearchPolicy::suffix_rule(std::int64_t layer) const {
+  if (layer == 0) return context_rule(kRawLevel);
+  StaticRule rule;
+  rule.kind = StaticRule::Kind::local;
+  rule.all_gists = uses_gists() && spec().gists == PolicySpec::Gists::all;
+  return rule;
+}
+
+at::Tensor SearchPolicy::select(const SelectInput& input, VisibleSet& visible) {
+  const Layout& layout = *input.layout;
+  const int num_levels = layout.num_levels();
+  const std::int64_t num_queries = input.q.size(0), num_heads = input.q.size(1);
+  const std::int64_t num_kv_heads = input.arenas->num_kv_heads();
+  const std::int64_t group = num_heads / num_kv_heads;
+  if (layout.num_nodes(0) == 0) return {};
+
+  BudgetContext context{input.arenas->raw.len(), group, group, &layout};
+  for (const KvArena& arena : input.arenas->gists) context.num_keys += arena.len();
+  at::Tensor q = input.q.to(at::kFloat).view({num_queries, num_kv_heads, group, input.q.size(2)});
+  if (spec().mode == PolicySpec::Mode::group) {
+    q = q.sum(2, true);  // the sum of the heads' scores is the score of their sum
+    context.num_searches = 1;
+  }
+  const std::int64_t num_searches = num_kv_heads * context.num_searches;
+  const bool attends_gists = uses_gists() && spec().gists == PolicySpec::Gists::selected;
+  if (attends_gists) visible.gists.resize(num_levels);
+
+  at::Tensor chosen;  // [T, S, K] at the level above
+  at::Tensor scored_only =
+      at::zeros({num_queries, num_kv_heads}, input.q.options().dtype(at::kLong));
+  for (int level = num_levels - 1; level >= 0; --level) {
+    at::Tensor ids;
+    if (chosen.defined()) ids = candidates(layout, level, chosen);
+    const std::int64_t num_candidates = ids.defined() ? ids.size(2) : layout.num_nodes(level);
+    if (num_candidates == 0) {  // the tree has not grown to this level
+      chosen = at::full({num_queries, num_searches, 0}, -1, scored_only.options());
+      continue;
+    }
+    at::Tensor scores = score(input, level, q, ids);
+    if (ids.defined()) {
+      scores = scores.masked_fill(ids.lt(0), -std::numeric_limits<double>::infinity());
+    }
+    chosen = top_candidates(spec(), context, level, scores, ids, input.scale);
+    const at::Tensor by_head = chosen.view({num_queries, num_kv_heads, context.num_searches, -1});
+    const bool is_token_budget = level == 0 && spec().budget.kind == Budget::Kind::tokens;
+    const at::Tensor kept = sorted_unique(
+        is_token_budget ? within_tokens(by_head, spec().budget.tokens, layout, *input.ranges)
+                        : by_head.flatten(2));
+    if (level == 0) visible.unfolded = kept;
+    if (attends_gists) visible.gists[level] = kept;
+    if (reads_keys() && spec().gists != PolicySpec::Gists::all) {
+      scored_only +=
+          num_scored(ids, num_queries, num_kv_heads, num_candidates).to(scored_only.device());
+      if (attends_gists) scored_only -= kept.ge(0).sum(-1);
+    }
+  }
+  return scored_only;
+}
+
+namespace {
+
+/// q [T, H_kv, s, d] times every key [H_kv, M, d]: [T, H_kv * s, M].
+at::Tensor score_all(const at::Tensor& q, const at::Tensor& keys) {
+  const std::int64_t num_queries = q.size(0), num_kv_heads = q.size(1), per_head = q.size(2);
+  const at::Tensor rows = q.permute({1, 0, 2, 3}).reshape({num_kv_heads, -1, q.size(3)});
+  return at::bmm(rows, keys.transpose(1, 2))
+      .view({num_kv_heads, num_queries, per_head, -1})
+      .permute({1, 0, 2, 3})
+      .reshape({num_queries, num_kv_heads * per_head, -1});
+}
+
+class GistSearch final : public SearchPolicy {
+ public:
+  using SearchPolicy::SearchPolicy;
+
+ private:
+  at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
+                   const at::Tensor& ids) override {
+    const KvArena& arena = input.arenas->gists[level];
+    if (!ids.defined()) {
+      std::vector<at::Tensor> parts;
+      for (const KvSpan& span : arena.spans) parts.push_back(score_all(q, span.k.to(at::kFloat)));
+      return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
+    }
+    const std::int64_t num_queries = q.size(0), num_kv_heads = q.size(1), per_head = q.size(2);
+    const std::int64_t width = ids.size(2);
+    // Each search has its own candidates: a KV head's candidates are those of its s searches in a
+    // row.
+    const at::Tensor by_head = ids.reshape({num_queries, num_kv_heads, per_head * width});
+    const std::int64_t step = selection_block_len(by_head, q.size(3));
+    std::vector<at::Tensor> blocks;
+    for (std::int64_t begin = 0; begin < num_queries; begin += step) {
+      const std::int64_t count = std::min(step, num_queries - begin);
+      blocks.push_back(
+          score_listed(arena, q.narrow(0, begin, count), by_head.narrow(0, begin, count)));
+    }
+    return at::cat(blocks).view({num_queries, num_kv_heads * per_head, width});
+  }
+
+  /// q [T, H_kv, s, d] times the keys named by ids [T, H_kv, s * C]: [T, H_kv * s, C].
+  static at::Tensor score_listed(const KvArena& arena, const at::Tensor& q, const at::Tensor& ids) {
+    const std::int64_t per_head = q.size(2), head_dim = q.size(3);
+    const std::int64_t num_rows = q.size(0) * q.size(1) * per_head;
+    at::Tensor scores = at::zeros({num_rows, 1, ids.size(2) / per_head}, q.options());
+    for (const SelectedKeys& part : split_by_span(arena, ids)) {
+      const at::Tensor keys = gather_rows(part.span->k, part.idx).view({num_rows, -1, head_dim});
+      const at::Tensor products = at::bmm(q.reshape({num_rows, 1, head_dim}), keys.transpose(1, 2));
+      scores += products.masked_fill(part.invalid.view(scores.sizes()), 0);
+    }
+    return scores;
+  }
+};
+
+class MeanSearch final : public SearchPolicy {
+ public:
+  using SearchPolicy::SearchPolicy;
+
+  void truncate(std::int64_t num_raw) override {
+    (void)num_raw;
+    means_.clear();
+  }
+
+ private:
+  at::Tensor score(const SelectInput& input, int, const at::Tensor& q, const at::Tensor&) override {
+    if (static_cast<std::int64_t>(means_.size()) <= input.layer) means_.resize(input.layer + 1);
+    at::Tensor& means = means_[input.layer];  // [H_kv, M, d] f32
+    const std::int64_t known = means.defined() ? means.size(1) : 0;
+    const std::int64_t total = input.layout->num_nodes(0);
+    if (known < total) {
+      const at::Tensor added = mean_keys(*input.arenas, *input.layout, known, total);
+      means = means.defined() ? at::cat({means, added}, 1) : added;
+    }
+    return score_all(q, means.narrow(1, 0, total));
+  }
+
+  /// Mean of the raw keys of chunks [first, last): [H_kv, last - first, d] f32.
+  static at::Tensor mean_keys(const KvArenas& arenas, const Layout& layout, std::int64_t first,
+                              std::int64_t last) {
+    const Range raw{layout.children(0, first).begin, layout.children(0, last - 1).end};
+    const at::Device device = arenas.raw.spans[0].k.device();
+    const auto bounds = [&](std::span<const std::int64_t> all) {
+      return to_tensor(all.subspan(first, last - first), device);
+    };
+    const at::Tensor begin = bounds(layout.child_begins(0)), end = bounds(layout.child_ends(0));
+    const at::Tensor chunk_of_token =
+        at::arange(last - first, begin.options()).repeat_interleave(end.sub(begin), 0, raw.size());
+    at::Tensor sums =
+        at::zeros({arenas.num_kv_heads(), last - first, arenas.raw.spans[0].k.size(2)},
+                  at::TensorOptions(at::kFloat).device(device));
+    for (const KvSpan& span : spans_in(arenas.raw, raw)) {
+      const at::Tensor chunks = chunk_of_token.narrow(0, span.begin - raw.begin, span.len());
+      sums.index_add_(1, chunks, span.k.to(at::kFloat));
+    }
+    return sums.div_(end.sub(begin).view({1, -1, 1}));
+  }
+
+  std::vector<at::Tensor> means_;  // per layer
+};
+
+class RandomSearch final : public SearchPolicy {
+ public:
+  explicit RandomSearch(PolicySpec spec) : SearchPolicy(spec), rng_(spec.seed) {}
+
+ private:
+  at::Tensor score(const SelectInput& input, int, const at::Tensor& q, const at::Tensor&) override {
+    const at::Tensor noise =
+        at::zeros({q.size(0), q.size(1) * q.size(2), input.layout->num_nodes(0)});
+    float* values = noise.data_ptr<float>();
+    for (std::int64_t i = 0; i < noise.numel(); ++i) values[i] = rng_.uniform();
+    return noise.to(q.device());
+  }
+  bool reads_keys() const override { return false; }
+
+  core::Rng rng_;
+};
+
+}  // namespace
+
+std::unique_ptr<Policy> make_gist_search(const PolicySpec& spec) {
+  return std::make_unique<GistSearch>(spec);
+}
+
+std::unique_ptr<Policy> make_mean_search(const PolicySpec& spec) {
+  return std::make_unique<MeanSearch>(spec);
+}
+
+std::unique_ptr<Policy> make_random_search(const PolicySpec& spec) {
+  return std::make_unique<RandomSearch>(spec);
+}
+
+}  // namespace gsa::attention

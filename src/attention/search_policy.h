@@ -1,0 +1,40 @@
+#pragma once
+
+#include "attention/policy.h"
+
+namespace gsa::attention {
+
+/// Policies that search chunks and unfold the best ones: gsa (over one or more levels of gists),
+/// meanpool and random. They differ in what scores a node.
+class SearchPolicy : public Policy {
+ public:
+  explicit SearchPolicy(PolicySpec spec) : Policy(std::move(spec)) {}
+
+  StaticRule context_rule(int level) const override;
+  StaticRule suffix_rule(std::int64_t layer) const override;
+  /// Layer 0 does not select: all gists of a level have the same input there (method §3.5).
+  bool selects(std::int64_t layer) const override { return layer > 0; }
+  bool uses_gists() const override {
+    return spec().read == PolicySpec::Read::gist || spec().name == "gsa";
+  }
+  at::Tensor select(const SelectInput& input, VisibleSet& visible) override;
+
+ protected:
+  /// Scores of nodes for `num_searches` searches that share the KV heads evenly.
+  ///   q    [T, H_kv, s, d] f32 queries (s searches per KV head)
+  ///   ids  [T, H_kv * s, C] candidates, -1 none; undefined: all nodes of the level
+  /// Returns f32 [T, H_kv * s, C]; scores of -1 candidates are arbitrary.
+  virtual at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
+                           const at::Tensor& ids) = 0;
+  /// Whether scoring reads a key vector per node.
+  virtual bool reads_keys() const { return true; }
+};
+
+/// Scores nodes by q . k_gist (method §3.1).
+std::unique_ptr<Policy> make_gist_search(const PolicySpec& spec);
+/// Scores chunks by q . mean of their raw keys.
+std::unique_ptr<Policy> make_mean_search(const PolicySpec& spec);
+/// Scores chunks by seeded noise.
+std::unique_ptr<Policy> make_random_search(const PolicySpec& spec);
+
+}  // namespace gsa::attention
