@@ -24,6 +24,7 @@ function(gsa_add_test name)
   target_compile_definitions(
     ${name} PRIVATE GSA_TEST_DATA_DIR="${PROJECT_SOURCE_DIR}/tests/data"
                     GSA_TEST_PYTHON_DIR="${PROJECT_SOURCE_DIR}/tests/python" GSA_PYTHON="${GSA_PYTHON}")
+  # Tests run side by side: LibTorch's threads that spin while they wait would slow each other down tenfold.
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 NO_PRETTY_VALUES
-                       PROPERTIES TIMEOUT ${arg_TIMEOUT})
+                       PROPERTIES TIMEOUT ${arg_TIMEOUT} ENVIRONMENT OMP_WAIT_POLICY=PASSIVE)
 endfunction()

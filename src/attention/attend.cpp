@@ -38,19 +38,31 @@ Attended softmax_times(at::Tensor scores, const at::Tensor& v) {
           shift.add(sum.log()).squeeze(-1)};
 }
 
-/// Attention of all rows over all keys: q [H_kv, rows, d], k and v [H_kv, n, d] of one dtype. The
-/// fused operation where the device has one.
-Attended dense(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
-  if (q.is_cpu()) {
-    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), 0.0, false, {}, scale);
-    return {out[0].to(at::kFloat), lse[0].to(at::kFloat)};
-  }
+/// Whether the device has a fused attention for this dtype and head size.
+bool has_fused(const at::Tensor& q) {
+  if (q.is_cpu()) return true;
   const bool is_half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
-  if (is_half && q.size(2) % 8 == 0 && q.size(2) <= 256) {
-    const auto result = at::_scaled_dot_product_flash_attention(
-        q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), 0.0, false, false, scale);
-    return {std::get<0>(result)[0].to(at::kFloat), std::get<1>(result)[0]};
+  return is_half && q.size(-1) % 8 == 0 && q.size(-1) <= 256;
+}
+
+/// LibTorch's fused attention: q [B, H, T, d], k and v [B, H, n, d].
+Attended fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool is_causal,
+               double scale) {
+  if (q.is_cpu()) {
+    auto [out, lse] =
+        at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, is_causal, {}, scale);
+    return {out.to(at::kFloat), lse.to(at::kFloat)};
+  }
+  const auto result =
+      at::_scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, false, scale);
+  return {std::get<0>(result).to(at::kFloat), std::get<1>(result)};
+}
+
+/// Attention of all rows over all keys: q [H_kv, rows, d], k and v [H_kv, n, d] of one dtype.
+Attended dense(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
+  if (has_fused(q)) {
+    const Attended result = fused(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), false, scale);
+    return {result.out[0], result.lse[0]};
   }
   const at::Tensor scores = at::bmm(q.to(at::kFloat).mul(scale), k.to(at::kFloat).transpose(1, 2));
   return softmax_times(scores, v.to(at::kFloat));
@@ -83,7 +95,16 @@ class BlockAttention {
         merge_into(total, dense(q, span.k, span.v, scale_));
       }
     }
-    for (const auto& pieces : group_pieces(block.loose, kMaxTileKeys)) {
+    std::vector<KeyPiece> loose = block.loose;
+    for (const KeyPiece& piece : block.causal) {
+      const auto spans = spans_in(arenas_.at(piece.level), piece.keys);
+      if (spans.size() == 1 && has_fused(q)) {
+        merge_into(total, causal(block, spans[0]));
+      } else {
+        loose.push_back(piece);
+      }
+    }
+    for (const auto& pieces : group_pieces(loose, kMaxTileKeys)) {
       const KeyTile tile = load_tile(arenas_, pieces);
       const at::Tensor scores = at::bmm(q.to(at::kFloat).mul(scale_), tile.k.transpose(1, 2));
       apply_bounds(scores.view({num_kv_heads_, block.count, group_, -1}), pieces, block);
@@ -116,6 +137,18 @@ class BlockAttention {
   }
 
  private:
+  /// Query t of the block over the first t + 1 keys of the span. The fused operation wants as many
+  /// heads in k as in q: the r heads of a group are batch entries that share the keys.
+  Attended causal(const QueryBlock& block, const KvSpan& span) const {
+    const at::Tensor q = q_.narrow(0, block.begin, block.count).permute({2, 1, 0, 3});
+    const auto shared = [&](const at::Tensor& x) {
+      return x.unsqueeze(0).expand({group_, num_kv_heads_, block.count, head_dim_});
+    };
+    const Attended result = fused(q, shared(span.k), shared(span.v), true, scale_);
+    return {result.out.permute({1, 2, 0, 3}).reshape({num_kv_heads_, -1, head_dim_}),
+            result.lse.permute({1, 2, 0}).reshape({num_kv_heads_, -1})};
+  }
+
   Attended nothing(std::int64_t count) const {
     const auto options = q_.options().dtype(at::kFloat);
     return {at::full({count, num_kv_heads_, group_, head_dim_}, 0.0, options),

@@ -88,6 +88,7 @@ class BlockBackward {
 
   void over_ranges(const QueryBlock& block) {
     std::vector<KeyPiece> pieces = block.dense;
+    pieces.insert(pieces.end(), block.causal.begin(), block.causal.end());
     pieces.insert(pieces.end(), block.loose.begin(), block.loose.end());
     const auto rows = [&](const at::Tensor& x) {  // [T, H_kv, r, *] -> [H_kv, T r, *]
       return x.narrow(0, block.begin, block.count)

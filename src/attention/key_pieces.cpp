@@ -6,39 +6,68 @@ namespace gsa::attention {
 namespace {
 
 // Queries per block. Blocks of gists are smaller: consecutive gists see raw ranges a whole chunk
-// apart, so a large block would look at many keys that most of its queries may not attend.
+// apart, so a large block would look at many keys that most of its queries may not attend. Where
+// every query sees one key more than the one before, nothing is lost in large blocks.
 constexpr std::int64_t kRawBlock = 128;
 constexpr std::int64_t kGistBlock = 32;
+constexpr std::int64_t kCausalBlock = 1024;
 // Shorter runs are cheaper inside the loose part than as a call of their own.
 constexpr std::int64_t kMinDense = 128;
 
+/// Whether all ranges of [first, last) begin alike and each ends one key after the one before.
+bool is_causal(const RangeColumn& column, std::int64_t first, std::int64_t last) {
+  for (std::int64_t t = first; t < last; ++t) {
+    if (column.begin[t] != column.begin[first]) return false;
+    if (column.end[t] != column.end[first] + t - first) return false;
+  }
+  return column.end[first] > column.begin[first];
+}
+
+void add_shared(const RangeColumn& column, Range keys, QueryBlock& block) {
+  if (keys.size() == 0) return;
+  auto& pieces = keys.size() < kMinDense ? block.loose : block.dense;
+  pieces.push_back({column.level, keys, nullptr});
+}
+
 void add_column(const RangeColumn& column, QueryBlock& block) {
   const auto first = block.begin, last = block.begin + block.count;
+  if (block.count > 1 && is_causal(column, first, last)) {
+    const std::int64_t own = column.end[first] - 1;
+    add_shared(column, {column.begin[first], own}, block);
+    block.causal.push_back({column.level, {own, own + block.count}, &column});
+    return;
+  }
   const auto [low_begin, high_begin] =
       std::minmax_element(column.begin.begin() + first, column.begin.begin() + last);
   const auto [low_end, high_end] =
       std::minmax_element(column.end.begin() + first, column.end.begin() + last);
   const Range hull{*low_begin, *high_end};
   const Range common{*high_begin, *low_end};
-  if (hull.size() == 0) return;
-  if (common.size() < kMinDense) {
-    const bool is_uniform = hull == common;
-    block.loose.push_back({column.level, hull, is_uniform ? nullptr : &column});
-    return;
+  if (hull == common || common.size() >= kMinDense) {
+    add_shared(column, common, block);
+    for (const Range& side : {Range{hull.begin, common.begin}, Range{common.end, hull.end}}) {
+      if (side.size() > 0) block.loose.push_back({column.level, side, &column});
+    }
+  } else if (hull.size() > 0) {
+    block.loose.push_back({column.level, hull, &column});
   }
-  block.dense.push_back({column.level, common, nullptr});
-  for (const Range& side : {Range{hull.begin, common.begin}, Range{common.end, hull.end}}) {
-    if (side.size() > 0) block.loose.push_back({column.level, side, &column});
-  }
+}
+
+std::int64_t block_len(const RangeTable& table) {
+  if (table.queries.level != kRawLevel) return kGistBlock;
+  const bool all_causal = std::ranges::all_of(table.columns, [&](const RangeColumn& column) {
+    return is_causal(column, 0, table.queries.count);
+  });
+  return all_causal ? kCausalBlock : kRawBlock;
 }
 
 }  // namespace
 
 std::vector<QueryBlock> plan_blocks(const RangeTable& table) {
-  const std::int64_t block_len = table.queries.level == kRawLevel ? kRawBlock : kGistBlock;
+  const std::int64_t len = block_len(table);
   std::vector<QueryBlock> blocks;
-  for (std::int64_t begin = 0; begin < table.queries.count; begin += block_len) {
-    QueryBlock block{begin, std::min(block_len, table.queries.count - begin), {}, {}};
+  for (std::int64_t begin = 0; begin < table.queries.count; begin += len) {
+    QueryBlock block{begin, std::min(len, table.queries.count - begin), {}, {}, {}};
     for (const RangeColumn& column : table.columns) add_column(column, block);
     blocks.push_back(std::move(block));
   }

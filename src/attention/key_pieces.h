@@ -18,12 +18,13 @@ struct KeyPiece {
   const RangeColumn* column = nullptr;
 };
 
-/// Consecutive queries of a slice with the keys of their static ranges. `dense` pieces are long and
-/// open to every query of the block; `loose` ones are short or ragged.
+/// Consecutive queries of a slice with the keys of their static ranges.
 struct QueryBlock {
   std::int64_t begin = 0;  ///< first query, counted in the slice
   std::int64_t count = 0;
-  std::vector<KeyPiece> dense, loose;
+  std::vector<KeyPiece> dense;   ///< long, open to every query of the block
+  std::vector<KeyPiece> causal;  ///< as many keys as queries: query t sees the first t + 1
+  std::vector<KeyPiece> loose;   ///< short or ragged
 };
 
 /// Splits a slice into blocks. The split of the ranges of a block: what all of its queries see (the

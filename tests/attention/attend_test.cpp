@@ -14,6 +14,7 @@
 #include <cmath>
 
 #include "ATen/CPUGeneratorImpl.h"
+#include "attention/random_arena.h"
 #include "attention/random_layout.h"
 #include "attention/selection.h"
 
@@ -45,24 +46,6 @@ struct Problem {
     return count;
   }
 };
-
-/// Keys and values of `len` entries in one to three spans.
-KvArena random_arena(core::Rng& rng, std::int64_t num_kv_heads, std::int64_t len, std::int64_t d) {
-  KvArena arena;
-  std::int64_t begin = 0;
-  while (begin < len) {
-    const std::int64_t rest = len - begin;
-    const bool takes_all = arena.spans.size() == 2 || rng.below(2) == 0;
-    const std::int64_t count = takes_all ? rest : 1 + rng.below(static_cast<std::uint32_t>(rest));
-    // Like a store's buffer: room behind the live entries.
-    const auto buffer = [&] {
-      return at::randn({num_kv_heads, count + rng.below(3), d}).narrow(1, 0, count);
-    };
-    arena.spans.push_back({buffer(), buffer(), begin});
-    begin += count;
-  }
-  return arena;
-}
 
 /// Random ids below `limit`, [T, H_kv, K] as selections are: ascending, unique, padded with -1.
 at::Tensor random_ids(core::Rng& rng, std::int64_t num_queries, std::int64_t num_kv_heads,

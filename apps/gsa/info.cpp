@@ -1,0 +1,197 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "command.h"
+#include "engine/memory.h"
+#include "gsa/error.h"
+#include "options.h"
+#include "terminal.h"
+#include "text/chat_template.h"
+
+namespace gsa::apps {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* examples = R"(
+Examples:
+  gsa info --model smollm2
+  gsa info --model smollm2 --adapter gists.safetensors --context 100000 --json
+)";
+
+struct InfoArgs {
+  ModelArgs model;
+  std::string chunks;
+  std::int64_t num_context = 0;
+  bool is_json = false;
+};
+
+/// What a context costs in memory.
+struct MemoryPlan {
+  attention::ChunkSizes chunk_sizes;
+  std::int64_t num_context = 0;
+  std::int64_t weights = 0;
+  double raw_per_token = 0;    ///< keys and values of a raw token, all layers
+  double gists_per_token = 0;  ///< of the gists that fold it
+  std::optional<std::int64_t> available;
+
+  double context() const {
+    return static_cast<double>(num_context) * (raw_per_token + gists_per_token);
+  }
+  double total() const { return static_cast<double>(weights) + context(); }
+};
+
+MemoryPlan make_plan(const model::Model& model, const InfoArgs& args) {
+  MemoryPlan plan;
+  plan.chunk_sizes = attention::ChunkSizes::parse(args.chunks);
+  plan.num_context = args.num_context > 0 ? args.num_context : model.config().trained_window;
+  plan.weights = model.weight_bytes();
+  plan.available = engine::available_memory_bytes();
+  const attention::KvShape shape = model.kv_shape(plan.chunk_sizes.num_levels());
+  plan.raw_per_token = static_cast<double>(2 * shape.num_layers * shape.num_kv_heads *
+                                           shape.head_dim) *
+                       static_cast<double>(shape.options.dtype().itemsize());
+  double tokens_per_gist = 1;
+  for (const std::int32_t size : plan.chunk_sizes.sizes) {
+    tokens_per_gist *= size;
+    plan.gists_per_token += plan.raw_per_token / tokens_per_gist;
+  }
+  return plan;
+}
+
+/// Name of the chat template, or nothing if it is not known.
+std::optional<std::string> chat_template_name(const model::Model& model) {
+  try {
+    return text::ChatTemplate::detect(model.tokenizer().chat_template()).name();
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+std::string dtype_name(const model::Model& model) {
+  return model.dtype() == at::kBFloat16 ? "bf16" : "f32";
+}
+
+std::vector<std::string> names_of(const std::vector<attention::ChunkSizes>& sizes) {
+  std::vector<std::string> names;
+  for (const auto& chunk_sizes : sizes) names.push_back(chunk_sizes.to_string());
+  return names;
+}
+
+Json adapter_json(const model::AdapterInfo& info) {
+  std::vector<std::string> targets;
+  for (const auto target : info.lora_targets) targets.emplace_back(model::lora_target_name(target));
+  return {{"name", info.name},
+          {"chunk_sizes", names_of(info.chunk_sizes)},
+          {"gist_rows", info.num_gist_rows},
+          {"lora_rank", info.lora_rank},
+          {"lora_alpha", info.lora_alpha},
+          {"lora_targets", targets},
+          {"recipe", info.recipe}};
+}
+
+std::string to_json(const InfoArgs& args, const model::Model& model, const MemoryPlan& plan) {
+  const model::ModelConfig& config = model.config();
+  const auto template_name = chat_template_name(model);
+  Json object = {{"model", args.model.model},
+                 {"family", model::family_name(config.family)},
+                 {"layers", config.num_layers},
+                 {"hidden", config.hidden},
+                 {"heads", config.num_heads},
+                 {"kv_heads", config.num_kv_heads},
+                 {"head_dim", config.head_dim},
+                 {"vocabulary", config.vocab},
+                 {"trained_window", config.trained_window},
+                 {"dtype", dtype_name(model)},
+                 {"device", model.device().str()},
+                 {"fingerprint", model.fingerprint()},
+                 {"chat_template", template_name ? Json(*template_name) : Json(nullptr)},
+                 {"adapter", model.adapter() ? adapter_json(*model.adapter()) : Json(nullptr)}};
+  object["memory"] = {{"chunk_sizes", plan.chunk_sizes.to_string()},
+                      {"context_tokens", plan.num_context},
+                      {"weight_bytes", plan.weights},
+                      {"raw_kv_bytes_per_1k_tokens", plan.raw_per_token * 1000},
+                      {"gist_kv_bytes_per_1k_tokens", plan.gists_per_token * 1000},
+                      {"context_kv_bytes", plan.context()},
+                      {"total_bytes", plan.total()},
+                      {"available_bytes", plan.available ? Json(*plan.available) : Json(nullptr)}};
+  return object.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+void print_line(const char* name, const std::string& value) {
+  fmt::print("{:<22}{}\n", name, value);
+}
+
+void print_text(const InfoArgs& args, const model::Model& model, const MemoryPlan& plan) {
+  const model::ModelConfig& config = model.config();
+  print_line("model", args.model.model);
+  print_line("family", std::string(model::family_name(config.family)));
+  print_line("shape", fmt::format("{} layers, hidden {}, {} query heads on {} key/value heads of {}",
+                                  config.num_layers, config.hidden, config.num_heads,
+                                  config.num_kv_heads, config.head_dim));
+  print_line("vocabulary", format_count(config.vocab));
+  print_line("trained window", format_count(config.trained_window) + " tokens");
+  print_line("chat template", chat_template_name(model).value_or("not known: --chat-template"));
+  print_line("fingerprint", model.fingerprint());
+  if (const model::AdapterInfo* adapter = model.adapter()) {
+    print_line("adapter", fmt::format("{}: {} gist rows, LoRA rank {}, trained for chunks {}",
+                                      adapter->name, adapter->num_gist_rows, adapter->lora_rank,
+                                      adapter->chunk_sizes.empty()
+                                          ? "not told"
+                                          : fmt::format("{}", fmt::join(names_of(adapter->chunk_sizes), ", "))));
+    if (!adapter->recipe.empty()) print_line("", without_control_characters(adapter->recipe));
+  } else {
+    print_line("adapter", "none: gists are untrained");
+  }
+  fmt::print("\nMemory in {} on {}\n", dtype_name(model), model.device().str());
+  print_line("weights", format_bytes(static_cast<double>(plan.weights)));
+  print_line("KV per 1k tokens", fmt::format("{} raw, {} gists (chunks of {})",
+                                             format_bytes(plan.raw_per_token * 1000),
+                                             format_bytes(plan.gists_per_token * 1000),
+                                             plan.chunk_sizes.to_string()));
+  print_line("context", fmt::format("{} for {} tokens", format_bytes(plan.context()),
+                                    format_count(plan.num_context)));
+  print_line("together", fmt::format("{}{}", format_bytes(plan.total()),
+                                     plan.available
+                                         ? fmt::format(" ({} are free now)",
+                                                       format_bytes(static_cast<double>(*plan.available)))
+                                         : ""));
+}
+
+int run_info(const InfoArgs& args) {
+  attention::ChunkSizes::parse(args.chunks);
+  ModelSet models = ModelSet::load(args.model);
+  const model::Model& model = *models.preferred();
+  const MemoryPlan plan = make_plan(model, args);
+  if (args.is_json) {
+    fmt::print("{}\n", to_json(args, model, plan));
+  } else {
+    print_text(args, model, plan);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command add_info(CLI::App& app) {
+  auto args = std::make_shared<InfoArgs>();
+  args->chunks = "16";
+  app.add_option("--context,-c", args->num_context,
+                 "tokens to plan memory for (default: the trained window)")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}));
+  app.add_option("--chunks", args->chunks, "chunk sizes to plan for, as 16 or 4-4")
+      ->capture_default_str();
+  app.add_flag("--json", args->is_json, "one JSON object on standard output");
+  add_model_options(app, args->model);
+  app.footer(examples);
+  return [args] { return run_info(*args); };
+}
+
+}  // namespace gsa::apps

@@ -1,0 +1,73 @@
+#include "progress.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "terminal.h"
+
+namespace gsa::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::int64_t bar_width = 28;
+constexpr std::chrono::milliseconds redraw_interval{100};
+
+bool is_drawn = false;  // there is one stderr
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+ProgressBar::ProgressBar(bool is_wanted) : is_enabled_(is_wanted && stderr_is_terminal()) {}
+
+ProgressBar::~ProgressBar() { end(); }
+
+void ProgressBar::begin(std::string label) {
+  end();
+  label_ = std::move(label);
+  start_ = Clock::now();
+  last_drawn_ = {};
+  update(0, 0);
+}
+
+void ProgressBar::update(std::int64_t done, std::int64_t total) {
+  if (!is_enabled_) return;
+  const auto now = Clock::now();
+  if (done < total && now - last_drawn_ < redraw_interval) return;
+  last_drawn_ = now;
+  const double seconds_left =
+      done > 0 ? seconds_since(start_) * static_cast<double>(total - done) / static_cast<double>(done)
+               : -1;
+  fmt::print(stderr, "\r{}\033[K", progress_line(label_, done, total, seconds_left));
+  std::fflush(stderr);
+  is_drawn = true;
+}
+
+void ProgressBar::end() { clear_line(); }
+
+void ProgressBar::clear_line() {
+  if (!is_drawn) return;
+  fmt::print(stderr, "\r\033[K");
+  std::fflush(stderr);
+  is_drawn = false;
+}
+
+std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
+                          double seconds_left) {
+  if (total <= 0) return label + " ...";
+  const std::int64_t filled = std::clamp<std::int64_t>(bar_width * done / total, 0, bar_width);
+  std::string bar(static_cast<std::size_t>(filled), '#');
+  bar.resize(bar_width, '.');
+  std::string line = fmt::format("{} [{}] {}/{} tokens", label, bar, format_count(done),
+                                 format_count(total));
+  if (seconds_left >= 0.5) line += fmt::format(", {:.0f} s left", seconds_left);
+  return line;
+}
+
+}  // namespace gsa::apps

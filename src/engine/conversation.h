@@ -1,0 +1,68 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "attention/batch.h"
+#include "attention/kv_store.h"
+#include "attention/layout.h"
+#include "attention/policy.h"
+#include "attention/read_meter.h"
+#include "engine/reading.h"
+#include "model/model.h"
+
+namespace gsa::engine {
+
+/// The tokens of one conversation under one policy: a forked context and the suffix that grows
+/// behind it. No text here; Session turns text into tokens and back.
+class Conversation {
+ public:
+  /// Starts behind a reading that serves the policy.
+  Conversation(std::shared_ptr<const model::Model> model, std::unique_ptr<attention::Policy> policy,
+               const Reading& reading);
+
+  /// Runs tokens as suffix, in segments, and returns the scores that follow the last one: [vocab]
+  /// f32 on the CPU. `meter` counts what the last token's queries read. If it throws, the
+  /// conversation must not be used any more.
+  at::Tensor feed(std::span<const std::int64_t> tokens, std::int64_t segment_len,
+                  attention::ReadMeter* meter);
+
+  /// Online gisting (method §1.9): the suffix becomes context. Its finished chunks get gists,
+  /// computed from the keys that are stored already; what lies behind the last final cut stays raw.
+  /// Does nothing without chunks.
+  void fold();
+
+  /// Raw tokens whose keys and values are stored.
+  std::int64_t num_raw() const { return store_.len(attention::kRawLevel); }
+  /// Raw tokens behind the context that are not folded.
+  std::int64_t num_unfolded() const {
+    return num_raw() - std::max(num_context_, layout_.num_folded());
+  }
+  const attention::Layout& layout() const { return layout_; }
+  const attention::KvStore& store() const { return store_; }
+
+  /// Makes room for tokens to come, so that they append without copies.
+  void reserve(std::int64_t num_tokens) { store_.reserve(attention::kRawLevel, num_tokens); }
+
+ private:
+  /// Hidden states [R, hidden] of the rows asked for; keys and values are stored.
+  at::Tensor run(std::vector<attention::BatchSlice> slices, std::span<const std::int64_t> tokens,
+                 std::span<const std::int64_t> positions, attention::ReadMeter* meter,
+                 bool wants_last_row);
+  at::Tensor feed_segment(std::span<const std::int64_t> tokens, attention::ReadMeter* meter,
+                          bool wants_last_row);
+
+  std::shared_ptr<const model::Model> model_;
+  std::unique_ptr<attention::Policy> policy_;
+  attention::Layout layout_;
+  attention::KvStore store_;
+  std::int64_t num_context_;
+  std::vector<std::int64_t> suffix_;  // raw tokens stored behind layout_.num_raw()
+};
+
+}  // namespace gsa::engine

@@ -1,0 +1,61 @@
+#include "engine/memory.h"
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+namespace gsa::engine {
+namespace {
+
+/// The number behind `key:` in a file of /proc, in bytes (it is given in kB).
+std::optional<std::int64_t> read_proc_kb(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  std::string word;
+  while (file >> word) {
+    std::int64_t kilobytes = 0;
+    if (word == key + ":" && file >> kilobytes) return kilobytes * 1024;
+  }
+  return std::nullopt;
+}
+
+/// The first word of a file as a number; nothing for "max", which stands for no limit.
+std::optional<std::int64_t> read_number(const char* path) {
+  std::ifstream file(path);
+  std::int64_t number = 0;
+  if (file >> number) return number;
+  return std::nullopt;
+}
+
+/// What the control group of this process may still take (version 2, seen from inside a container).
+std::optional<std::int64_t> available_in_container() {
+  const auto limit = read_number("/sys/fs/cgroup/memory.max");
+  const auto used = read_number("/sys/fs/cgroup/memory.current");
+  if (!limit || !used) return std::nullopt;
+  // Cached files count as used but are given back on demand.
+  std::int64_t cached = 0, number = 0;
+  std::ifstream file("/sys/fs/cgroup/memory.stat");
+  for (std::string word; file >> word >> number;) {
+    if (word == "inactive_file" || word == "active_file") cached += number;
+  }
+  return std::max<std::int64_t>(0, *limit - *used + cached);
+}
+
+}  // namespace
+
+std::int64_t peak_memory_bytes() { return read_proc_kb("/proc/self/status", "VmHWM").value_or(0); }
+
+bool reset_peak_memory() {
+  std::ofstream file("/proc/self/clear_refs");
+  file << "5";  // proc(5): resets the peak resident size
+  file.close();
+  return file.good();
+}
+
+std::optional<std::int64_t> available_memory_bytes() {
+  const auto machine = read_proc_kb("/proc/meminfo", "MemAvailable");
+  const auto container = available_in_container();
+  if (machine && container) return std::min(*machine, *container);
+  return machine ? machine : container;
+}
+
+}  // namespace gsa::engine

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace gsa::engine {
+
+/// Largest resident size of this process in bytes (VmHWM), since it began or since
+/// `reset_peak_memory`. 0 where the system does not tell.
+std::int64_t peak_memory_bytes();
+
+/// Lets `peak_memory_bytes` start again from the present size. False where the system does not
+/// allow it.
+bool reset_peak_memory();
+
+/// Bytes that can be allocated without swapping, limits of a container included; nothing where the
+/// system does not tell.
+std::optional<std::int64_t> available_memory_bytes();
+
+}  // namespace gsa::engine

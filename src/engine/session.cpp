@@ -1,0 +1,401 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "engine/conversation.h"
+#include "engine/stop_filter.h"
+#include "text/detokenizer.h"
+
+namespace gsa::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Stands between two documents, and between the last one and the question.
+constexpr std::string_view kSeparator = "\n\n";
+
+double seconds_between(Clock::time_point start, Clock::time_point end) {
+  return std::chrono::duration<double>(end - start).count();
+}
+
+std::vector<std::int64_t> widen(std::span<const std::int32_t> ids) {
+  return {ids.begin(), ids.end()};
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
+}
+
+text::ChatTemplate choose_template(const SessionOptions& options, const model::Model& model) {
+  return options.chat_template ? *options.chat_template
+                               : text::ChatTemplate::detect(model.tokenizer().chat_template());
+}
+
+/// The stream of an answer: ids in, text out that is whole characters and no part of a stop string.
+class TextStream {
+ public:
+  TextStream(const text::Tokenizer& tokenizer, const GenerateOptions& options)
+      : detokenizer_(tokenizer), filter_(options.stop), on_token_(options.on_token) {}
+
+  /// False once a stop string has come.
+  bool push(std::int32_t id) {
+    emit(filter_.push(detokenizer_.push(id)));
+    return !filter_.has_stopped();
+  }
+
+  /// Ends the stream; true if its last characters completed a stop string.
+  bool finish() {
+    emit(filter_.push(detokenizer_.finish()));
+    emit(filter_.finish());
+    return filter_.has_stopped();
+  }
+
+  std::string take_text() { return std::move(text_); }
+
+ private:
+  void emit(const std::string& piece) {
+    if (piece.empty()) return;
+    text_ += piece;
+    if (on_token_) on_token_(piece);
+  }
+
+  text::Detokenizer detokenizer_;
+  StopFilter filter_;
+  const std::function<void(std::string_view)>& on_token_;
+  std::string text_;
+};
+
+}  // namespace
+
+void SessionOptions::validate() const {
+  if (segment_len < 1)
+    core::input_error("session: segment_len is {}: give a positive number", segment_len);
+  if (online_window < 0)
+    core::input_error("session: online_window is {}: give 0 or more", online_window);
+}
+
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::stop_string:
+      return "stop_string";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::cancelled:
+      return "cancelled";
+  }
+  core::internal_error("session: finish reason {} has no name", static_cast<int>(reason));
+}
+
+double Answer::decode_ms_per_token() const {
+  return num_tokens > 1 ? 1000 * decode_seconds / static_cast<double>(num_tokens - 1) : 0;
+}
+
+struct Session::State {
+  std::shared_ptr<const model::Model> model;
+  attention::PolicySpec policy;
+  SessionOptions options;
+  text::ChatTemplate chat_template;
+  attention::Layout context_layout{attention::LayoutOptions{}};
+  double prefill_fraction = 0;
+  std::shared_ptr<const Reading> reading = {};
+  std::unique_ptr<Conversation> conversation = {};
+  std::vector<std::int64_t> pending = {};  // generated last, its keys and values are not stored yet
+
+  std::vector<text::Message> messages_before_user() const {
+    if (!options.system_prompt) return {};
+    return {{"system", *options.system_prompt}};
+  }
+
+  text::RenderOptions render_options() const {
+    text::RenderOptions render;
+    render.thinking = options.thinking;
+    return render;
+  }
+
+  /// The chat before and behind the documents of a first question.
+  text::PromptParts render_first(std::string_view question, bool has_documents) const {
+    auto messages = messages_before_user();
+    messages.push_back({"user", std::string(text::context_marker)
+                                    .append(has_documents ? kSeparator : "")
+                                    .append(question)});
+    return chat_template.render_around(messages, text::context_marker, render_options());
+  }
+
+  /// What follows a generated answer when the user speaks again.
+  text::Prompt render_next(std::string_view user_text) const {
+    auto messages = messages_before_user();
+    messages.push_back({"user", "."});
+    messages.push_back({"assistant", std::string(text::context_marker)});
+    messages.push_back({"user", std::string(user_text)});
+    return chat_template.render_around(messages, text::context_marker, render_options()).after;
+  }
+
+  std::vector<std::int64_t> first_prompt(std::string_view question) const {
+    check_question(question);
+    const bool has_documents = reading == nullptr || reading->context().piece_ends.size() > 1;
+    return widen(model->tokenizer().encode(render_first(question, has_documents).after));
+  }
+
+  std::vector<std::int64_t> next_prompt(std::string_view user_text) const {
+    check_question(user_text);
+    return widen(model->tokenizer().encode(render_next(user_text)));
+  }
+
+  static void check_question(std::string_view question) {
+    if (is_blank(question))
+      core::input_error("session: the question is empty: write what you want to know");
+  }
+
+  void check_prompt(std::span<const std::int64_t> prompt, const GenerateOptions& generate) const;
+  void begin_conversation();
+  void feed(std::span<const std::int64_t> tokens, attention::ReadMeter& meter, at::Tensor& logits);
+  std::int32_t sample(Sampler& sampler, const at::Tensor& logits) const;
+  Answer run_turn(std::span<const std::int64_t> prompt, const GenerateOptions& generate);
+  Answer answer(std::span<const std::int64_t> prompt, const GenerateOptions& generate);
+  void measure(const attention::ReadMeter& meter, Answer& answer) const;
+};
+
+void Session::State::check_prompt(std::span<const std::int64_t> prompt,
+                                  const GenerateOptions& generate) const {
+  generate.sampling.validate();
+  (void)StopFilter(generate.stop);
+  if (generate.max_tokens < 1) {
+    core::input_error("session: max_tokens is {}: give a positive number", generate.max_tokens);
+  }
+  if (prompt.empty()) core::input_error("session: the prompt has no tokens: give at least one");
+  const auto num_prompt = static_cast<std::int64_t>(prompt.size());
+  const std::int64_t window = model->config().trained_window;
+  if (generate.max_tokens > window || num_prompt > window - generate.max_tokens) {
+    core::input_error(
+        "session: the question has {} tokens and the answer up to {}, the model was trained for {} "
+        "together: shorten "
+        "the question, read it as a document, or lower max_tokens",
+        num_prompt, generate.max_tokens, window);
+  }
+  for (const std::int64_t id : prompt) {
+    if (id < 0 || id >= model->config().vocab) {
+      core::input_error("session: token {} is outside the model's vocabulary of {}", id,
+                        model->config().vocab);
+    }
+  }
+}
+
+void Session::State::begin_conversation() {
+  pending.clear();
+  conversation = std::make_unique<Conversation>(model, attention::make_policy(policy), *reading);
+}
+
+/// One token of the vocabulary; rows that pad the output have no text and are never chosen.
+std::int32_t Session::State::sample(Sampler& sampler, const at::Tensor& logits) const {
+  const std::span<const float> scores(logits.const_data_ptr<float>(), logits.numel());
+  return sampler.sample(scores.first(model->tokenizer().vocab_size()));
+}
+
+void Session::State::feed(std::span<const std::int64_t> tokens, attention::ReadMeter& meter,
+                          at::Tensor& logits) {
+  logits = conversation->feed(tokens, options.segment_len, &meter);
+  pending.clear();
+  if (options.online_gisting && conversation->num_unfolded() > options.online_window)
+    conversation->fold();
+}
+
+Answer Session::State::answer(std::span<const std::int64_t> prompt,
+                              const GenerateOptions& generate) {
+  try {
+    return run_turn(prompt, generate);
+  } catch (...) {  // what is stored may be incomplete
+    conversation.reset();
+    throw;
+  }
+}
+
+Answer Session::State::run_turn(std::span<const std::int64_t> prompt,
+                                const GenerateOptions& generate) {
+  const auto start = Clock::now();
+  const text::Tokenizer& tokenizer = model->tokenizer();
+  Sampler sampler(generate.sampling);
+  sampler.observe(std::vector<std::int32_t>(prompt.begin(), prompt.end()));
+  TextStream stream(tokenizer, generate);
+  attention::ReadMeter meter;
+  Answer answer;
+  answer.num_prompt_tokens = static_cast<std::int64_t>(prompt.size());
+
+  std::vector<std::int64_t> input = pending;
+  input.insert(input.end(), prompt.begin(), prompt.end());
+  conversation->reserve(static_cast<std::int64_t>(input.size()) + generate.max_tokens);
+  at::Tensor logits;
+  feed(input, meter, logits);
+  auto first_token_time = Clock::now();
+  const auto& ends = tokenizer.end_of_turn_ids();
+  while (true) {
+    if (generate.cancel.stop_requested()) {
+      answer.finish_reason = FinishReason::cancelled;
+      break;
+    }
+    const std::int32_t id = sample(sampler, logits);
+    if (++answer.num_tokens == 1) first_token_time = Clock::now();
+    if (std::find(ends.begin(), ends.end(), id) != ends.end()) {
+      answer.finish_reason = FinishReason::stop;
+      break;
+    }
+    answer.tokens.push_back(id);
+    pending = {id};
+    if (!stream.push(id)) {
+      answer.finish_reason = FinishReason::stop_string;
+      break;
+    }
+    if (answer.num_tokens == generate.max_tokens) {
+      answer.finish_reason = FinishReason::length;
+      break;
+    }
+    feed(std::vector(pending), meter, logits);
+  }
+  if (stream.finish()) answer.finish_reason = FinishReason::stop_string;
+  answer.text = stream.take_text();
+  answer.prompt_seconds = seconds_between(start, first_token_time);
+  answer.decode_seconds = seconds_between(first_token_time, Clock::now());
+  measure(meter, answer);
+  return answer;
+}
+
+void Session::State::measure(const attention::ReadMeter& meter, Answer& answer) const {
+  const attention::KvShape& shape = conversation->store().shape();
+  answer.fraction_read = meter.fraction();
+  const double num_queries =
+      static_cast<double>(meter.num_query_layers()) / static_cast<double>(shape.num_layers);
+  answer.kv_bytes_per_token =
+      meter.keys_read() / num_queries * static_cast<double>(kv_entry_bytes(shape));
+  answer.store_bytes = conversation->store().bytes();
+}
+
+Session::Session(std::shared_ptr<const model::Model> model, attention::PolicySpec policy,
+                 SessionOptions options) {
+  options.validate();
+  text::ChatTemplate chat_template = choose_template(options, *model);
+  attention::Layout empty_layout(policy.layout);
+  state_ = std::make_unique<State>(State{.model = std::move(model),
+                                         .policy = std::move(policy),
+                                         .options = std::move(options),
+                                         .chat_template = std::move(chat_template),
+                                         .context_layout = std::move(empty_layout)});
+}
+
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+
+ContextTokens Session::tokenize(std::span<const std::string> documents) const {
+  const text::Tokenizer& tokenizer = state_->model->tokenizer();
+  ContextTokens context;
+  const auto add_piece = [&](std::span<const std::int32_t> ids) {
+    context.ids.insert(context.ids.end(), ids.begin(), ids.end());
+    context.piece_ends.push_back(static_cast<std::int64_t>(context.ids.size()));
+  };
+  // The opening of the chat is a piece of its own, which holds the sinks.
+  add_piece(tokenizer.encode(state_->render_first("", !documents.empty()).before));
+  for (std::size_t i = 0; i < documents.size(); ++i) {
+    if (documents[i].empty())
+      core::input_error("session: document {} is empty: give a text or leave it out", i + 1);
+    add_piece(tokenizer.encode(i == 0 ? documents[i] : std::string(kSeparator) + documents[i]));
+  }
+  const std::int64_t window = state_->model->config().trained_window;
+  if (static_cast<std::int64_t>(context.ids.size()) > window) {
+    core::log_warning(
+        fmt::format("the context has {} tokens, the model was trained for {}: answers may suffer",
+                    context.ids.size(), window));
+  }
+  return context;
+}
+
+void Session::read(std::span<const std::string> documents, const ReadProgress& progress) {
+  read_tokens(tokenize(documents), progress);
+}
+
+void Session::read_tokens(ContextTokens context, const ReadProgress& progress) {
+  adopt(Reading::read(state_->model, state_->policy, std::move(context),
+                      state_->options.segment_len, progress));
+}
+
+std::shared_ptr<const Reading> Session::reading() const { return state_->reading; }
+
+void Session::adopt(std::shared_ptr<const Reading> reading) {
+  if (!reading->serves(*state_->model, state_->policy)) {
+    core::input_error(
+        "session: policy {} reads a context in another way than this one was read: read it again",
+        state_->policy.to_string());
+  }
+  attention::Layout layout = reading->layout(state_->policy.layout);
+  state_->prefill_fraction =
+      engine::prefill_fraction(layout, *attention::make_policy(state_->policy));
+  state_->context_layout = std::move(layout);
+  state_->reading = std::move(reading);
+  state_->conversation.reset();
+}
+
+void Session::check(std::string_view question, const GenerateOptions& options) const {
+  state_->check_prompt(state_->first_prompt(question), options);
+}
+
+Answer Session::ask(std::string_view question, const GenerateOptions& options) {
+  if (!state_->reading) {
+    check(question, options);
+    read({});
+  }
+  return ask_tokens(state_->first_prompt(question), options);
+}
+
+Answer Session::ask_tokens(std::span<const std::int64_t> prompt, const GenerateOptions& options) {
+  state_->check_prompt(prompt, options);
+  if (!state_->reading) read({});
+  state_->begin_conversation();
+  return state_->answer(prompt, options);
+}
+
+Answer Session::continue_with(std::string_view user_text, const GenerateOptions& options) {
+  if (!state_->conversation) return ask(user_text, options);
+  return continue_with_tokens(state_->next_prompt(user_text), options);
+}
+
+Answer Session::continue_with_tokens(std::span<const std::int64_t> prompt,
+                                     const GenerateOptions& options) {
+  if (!state_->conversation) return ask_tokens(prompt, options);
+  state_->check_prompt(prompt, options);
+  // The last turn is over (method §1.9). Folding waits until there is a next one that profits.
+  if (state_->options.online_gisting) state_->conversation->fold();
+  return state_->answer(prompt, options);
+}
+
+std::vector<LayerSelection> Session::selection(std::string_view question) {
+  const auto prompt = state_->first_prompt(question);
+  state_->check_prompt(prompt, {.max_tokens = 1});
+  if (!state_->reading) read({});
+  std::vector<LayerSelection> trace;
+  auto policy = std::make_unique<TracingPolicy>(attention::make_policy(state_->policy), trace);
+  Conversation conversation(state_->model, std::move(policy), *state_->reading);
+  conversation.feed(prompt, state_->options.segment_len, nullptr);
+  return trace;
+}
+
+const attention::Layout& Session::layout() const {
+  return state_->conversation ? state_->conversation->layout() : state_->context_layout;
+}
+
+std::int64_t Session::num_tokens() const {
+  if (state_->conversation) return state_->conversation->num_raw();
+  return state_->reading ? state_->reading->num_tokens() : 0;
+}
+
+double Session::prefill_seconds() const { return state_->reading ? state_->reading->seconds() : 0; }
+double Session::prefill_fraction() const { return state_->prefill_fraction; }
+const attention::PolicySpec& Session::policy() const { return state_->policy; }
+const SessionOptions& Session::options() const { return state_->options; }
+const std::shared_ptr<const model::Model>& Session::model() const { return state_->model; }
+const text::ChatTemplate& Session::chat_template() const { return state_->chat_template; }
+
+}  // namespace gsa::engine

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "attention/policy.h"
+
+namespace gsa::engine {
+
+/// What one query selected in one layer.
+struct LayerSelection {
+  std::int64_t layer = 0;
+  std::vector<std::vector<std::int64_t>> chunks;  ///< per KV head: chunks unfolded, ascending
+  std::vector<std::vector<std::vector<std::int64_t>>>
+      gists;  ///< per level and KV head: gists visible, ascending
+};
+
+/// A policy that behaves as another one and writes down what the last query of every batch
+/// selected.
+class TracingPolicy final : public attention::Policy {
+ public:
+  /// `trace` must outlive this object; it is replaced with every batch (when the first selecting
+  /// layer comes again).
+  TracingPolicy(std::unique_ptr<attention::Policy> policy, std::vector<LayerSelection>& trace);
+
+  attention::StaticRule context_rule(int level) const override {
+    return policy_->context_rule(level);
+  }
+  attention::StaticRule suffix_rule(std::int64_t layer) const override {
+    return policy_->suffix_rule(layer);
+  }
+  bool selects(std::int64_t layer) const override { return policy_->selects(layer); }
+  at::Tensor select(const attention::SelectInput& input, attention::VisibleSet& visible) override;
+  bool uses_gists() const override { return policy_->uses_gists(); }
+  void truncate(std::int64_t num_raw) override { policy_->truncate(num_raw); }
+
+ private:
+  std::unique_ptr<attention::Policy> policy_;
+  std::vector<LayerSelection>& trace_;
+};
+
+}  // namespace gsa::engine

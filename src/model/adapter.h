@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "attention/layout.h"
+#include "model/config.h"
+
+namespace gsa::model {
+
+/// Projections of a layer that an adapter may update, in Hugging Face names.
+enum class LoraTarget { q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj };
+inline constexpr std::array kLoraTargets = {
+    LoraTarget::q_proj,    LoraTarget::k_proj,  LoraTarget::v_proj,   LoraTarget::o_proj,
+    LoraTarget::gate_proj, LoraTarget::up_proj, LoraTarget::down_proj};
+
+std::string_view lora_target_name(LoraTarget target);
+/// Shape [out, in] of a projection.
+std::pair<std::int64_t, std::int64_t> lora_target_shape(const ModelConfig& config,
+                                                        LoraTarget target);
+
+/// What an adapter says about itself.
+struct AdapterInfo {
+  std::string name;  ///< file name without folder and ending; empty if it was not loaded from one
+  std::string base_fingerprint;                    ///< of the model it was trained on
+  std::vector<attention::ChunkSizes> chunk_sizes;  ///< seen in training; empty: not told
+  std::int64_t num_gist_rows = 0;                  ///< rows of the gist embeddings
+  std::int64_t lora_rank = 0;                      ///< 0: gist embeddings only
+  double lora_alpha = 0;                           ///< updates are scaled by alpha / rank
+  std::vector<LoraTarget> lora_targets;
+  std::string recipe;  ///< free text: how it was trained
+
+  double lora_scale() const {
+    return lora_rank == 0 ? 0 : lora_alpha / static_cast<double>(lora_rank);
+  }
+};
+
+/// Low-rank factors of one projection.
+struct LoraFactors {
+  at::Tensor a;  // [r, in]
+  at::Tensor b;  // [out, r]
+};
+
+/// What training adds to a base model: an embedding per gist level and optional low-rank updates.
+struct Adapter {
+  AdapterInfo info;
+  at::Tensor
+      gist_embeddings;  // [num_gist_rows, hidden]; level l uses row min(l, num_gist_rows - 1)
+  std::map<std::pair<std::int64_t, LoraTarget>, LoraFactors> loras;  ///< by layer and projection
+
+  /// Reads a safetensors file (f32, f16 or bf16 tensors, all kept as f32). Input error for a
+  /// damaged file or one that contradicts itself; whether it fits a model is told by `check_fits`.
+  static Adapter load(const std::filesystem::path& path);
+
+  /// Input error that names both fingerprints if the adapter belongs to another base, or the tensor
+  /// whose shape does not fit.
+  void check_fits(const ModelConfig& config, std::string_view fingerprint) const;
+
+  /// Writes the file (as f32) beside `path` and renames it into place.
+  void save(const std::filesystem::path& path) const;
+};
+
+}  // namespace gsa::model

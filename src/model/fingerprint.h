@@ -1,0 +1,19 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <string>
+
+#include "model/config.h"
+#include "text/tokenizer.h"
+
+namespace gsa::model {
+
+/// Names a checkpoint, whatever file format and quantisation it comes in: SHA-256 (hexadecimal)
+/// over the shapes, the vocabulary's digest and the norm weights rounded to bf16. Quantisers leave
+/// norms alone, and training moves them.
+std::string make_fingerprint(const ModelConfig& config, const text::Tokenizer& tokenizer,
+                             std::span<const at::Tensor> norm_weights);
+
+}  // namespace gsa::model

@@ -1,0 +1,286 @@
+#include "model/model.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/rms_norm.h>
+#include <ATen/ops/silu.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/gguf.h"
+#include "core/safetensors.h"
+#include "model/fingerprint.h"
+#include "model/weights.h"
+
+namespace gsa::model {
+namespace {
+
+bool has_gists(const attention::Batch& batch) {
+  return std::ranges::any_of(batch.sequences, [](const attention::BatchSequence& sequence) {
+    return std::ranges::any_of(sequence.slices, [](const attention::BatchSlice& slice) {
+      return slice.entries.level != attention::kRawLevel;
+    });
+  });
+}
+
+}  // namespace
+
+Model::Model(ModelConfig config, text::Tokenizer tokenizer)
+    : config_(std::move(config)), tokenizer_(std::move(tokenizer)) {}
+
+std::shared_ptr<const Model> Model::load(const std::filesystem::path& path,
+                                         const LoadOptions& options) {
+  if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
+    core::input_error("model: {}: dtype has to be f32 or bf16", path.string());
+  }
+  // Weights are ordinary tensors even when the caller infers: a trainer may ask for their gradients
+  // later.
+  const c10::InferenceMode no_inference_mode(false);
+  const at::NoGradGuard no_grad;
+
+  if (std::filesystem::is_directory(path)) {
+    ModelConfig config = read_config(path);
+    auto file =
+        std::make_shared<const core::SafetensorsFile>(core::SafetensorsFile::open_directory(path));
+    std::shared_ptr<Model> model(
+        new Model(std::move(config), text::Tokenizer::from_directory(path)));
+    model->load_weights(
+        WeightFile::from_safetensors(std::move(file), options.dtype, options.device), path);
+    return model;
+  }
+  auto file = std::make_shared<const core::GgufFile>(core::GgufFile::open(path));
+  std::shared_ptr<Model> model(new Model(read_config(*file), text::Tokenizer::from_gguf(*file)));
+  model->load_weights(
+      WeightFile::from_gguf(std::move(file), model->config_, options.dtype, options.device), path);
+  return model;
+}
+
+void Model::load_weights(WeightFile file, const std::filesystem::path& path) {
+  const ModelConfig& c = config_;
+  if (tokenizer_.vocab_size() > c.vocab) {
+    core::input_error(
+        "model: {}: {} tokens in the vocabulary, {} in the embedding; the files do not belong "
+        "together",
+        path.string(), tokenizer_.vocab_size(), c.vocab);
+  }
+  embedding_ = file.matrix({{"model.embed_tokens.weight", c.vocab}}, c.hidden);
+  for (std::int64_t i = 0; i < c.num_layers; ++i) layers_.push_back(read_layer(file, i));
+  final_norm_ = file.vector({{"model.norm.weight", c.hidden}});
+  output_ =
+      Linear(c.tied_output ? embedding_ : file.matrix({{"lm_head.weight", c.vocab}}, c.hidden));
+  file.check_all_read();
+
+  inv_freq_ = rope_inv_freq(c).to(embedding_.device());
+  gist_embeddings_ = embedding_.mean(0, /*keepdim=*/true, at::kFloat).to(dtype());
+  fingerprint_ = make_fingerprint(c, tokenizer_, norm_weights());
+}
+
+Model::Layer Model::read_layer(WeightFile& file, std::int64_t layer_idx) const {
+  const ModelConfig& c = config_;
+  const auto name = [&](std::string_view part) {
+    return fmt::format("model.layers.{}.{}", layer_idx, part);
+  };
+  Layer layer;
+  layer.attention_norm = file.vector({{name("input_layernorm.weight"), c.hidden}});
+  const at::Tensor qkv = file.matrix({{name("self_attn.q_proj.weight"), c.q_size()},
+                                      {name("self_attn.k_proj.weight"), c.kv_size()},
+                                      {name("self_attn.v_proj.weight"), c.kv_size()}},
+                                     c.hidden);
+  at::Tensor qkv_bias, o_bias;
+  if (c.qkv_bias) {
+    qkv_bias = file.vector({{name("self_attn.q_proj.bias"), c.q_size()},
+                            {name("self_attn.k_proj.bias"), c.kv_size()},
+                            {name("self_attn.v_proj.bias"), c.kv_size()}});
+  }
+  if (c.o_bias) o_bias = file.vector({{name("self_attn.o_proj.bias"), c.hidden}});
+  if (c.qk_norm) {
+    layer.q_norm = file.vector({{name("self_attn.q_norm.weight"), c.head_dim}});
+    layer.k_norm = file.vector({{name("self_attn.k_norm.weight"), c.head_dim}});
+  }
+  layer.qkv = Linear(qkv, qkv_bias);
+  layer.o = Linear(file.matrix({{name("self_attn.o_proj.weight"), c.hidden}}, c.q_size()), o_bias);
+  layer.mlp_norm = file.vector({{name("post_attention_layernorm.weight"), c.hidden}});
+  layer.gate_up = Linear(file.matrix({{name("mlp.gate_proj.weight"), c.intermediate},
+                                      {name("mlp.up_proj.weight"), c.intermediate}},
+                                     c.hidden));
+  layer.down = Linear(file.matrix({{name("mlp.down_proj.weight"), c.hidden}}, c.intermediate));
+  return layer;
+}
+
+std::vector<at::Tensor> Model::norm_weights() const {
+  std::vector<at::Tensor> norms;
+  for (const Layer& layer : layers_) {
+    for (const at::Tensor* norm :
+         {&layer.attention_norm, &layer.q_norm, &layer.k_norm, &layer.mlp_norm}) {
+      if (norm->defined()) norms.push_back(*norm);
+    }
+  }
+  norms.push_back(final_norm_);
+  return norms;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Model::named_tensors() const {
+  std::vector<std::pair<std::string, at::Tensor>> named;
+  const auto add = [&](std::string name, const at::Tensor& tensor) {
+    if (tensor.defined()) named.emplace_back(std::move(name), tensor);
+  };
+  const auto add_linear = [&](const std::string& name, const Linear& linear) {
+    add(name + ".weight", linear.weight());
+    add(name + ".bias", linear.bias());
+    for (const Lora& lora : linear.loras()) {
+      add(fmt::format("{}.{}.lora_A", name, lora.out_begin), lora.a);
+      add(fmt::format("{}.{}.lora_B", name, lora.out_begin), lora.b);
+    }
+  };
+  add("embedding", embedding_);
+  add("gist_embeddings", gist_embeddings_);
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    const std::string prefix = fmt::format("layers.{}.", i);
+    add(prefix + "attention_norm", layer.attention_norm);
+    add_linear(prefix + "qkv", layer.qkv);
+    add(prefix + "q_norm", layer.q_norm);
+    add(prefix + "k_norm", layer.k_norm);
+    add_linear(prefix + "o", layer.o);
+    add(prefix + "mlp_norm", layer.mlp_norm);
+    add_linear(prefix + "gate_up", layer.gate_up);
+    add_linear(prefix + "down", layer.down);
+  }
+  add("final_norm", final_norm_);
+  if (!config_.tied_output) add_linear("output", output_);
+  return named;
+}
+
+std::int64_t Model::weight_bytes() const {
+  std::int64_t num_bytes = 0;
+  for (const auto& [name, tensor] : named_tensors()) {
+    num_bytes += static_cast<std::int64_t>(tensor.nbytes());
+  }
+  return num_bytes;
+}
+
+attention::KvShape Model::kv_shape(int num_levels) const {
+  return {.num_layers = config_.num_layers,
+          .num_kv_heads = config_.num_kv_heads,
+          .head_dim = config_.head_dim,
+          .num_levels = num_levels,
+          .options = embedding_.options().requires_grad(false)};
+}
+
+std::shared_ptr<const Model> Model::with_adapter(const Adapter& adapter) const {
+  adapter.check_fits(config_, fingerprint_);
+  const c10::InferenceMode no_inference_mode(false);
+  // A tensor under training stays the leaf it is; Linear and embed convert it inside the graph.
+  const auto convert = [&](const at::Tensor& tensor) {
+    return tensor.requires_grad() ? tensor : tensor.to(embedding_.options());
+  };
+  std::shared_ptr<Model> model(new Model(*this));
+  model->adapter_ = adapter.info;
+  model->gist_embeddings_ = convert(adapter.gist_embeddings);
+  for (Layer& layer : model->layers_) {
+    for (Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      *linear = Linear(linear->weight(), linear->bias());
+    }
+  }
+  for (const auto& [key, factors] : adapter.loras) {
+    const auto [linear, out_begin] = model->projection(key.first, key.second);
+    linear->add_lora(
+        {convert(factors.a), convert(factors.b), adapter.info.lora_scale(), out_begin});
+  }
+  return model;
+}
+
+std::pair<Linear*, std::int64_t> Model::projection(std::int64_t layer_idx, LoraTarget target) {
+  Layer& layer = layers_[static_cast<std::size_t>(layer_idx)];
+  switch (target) {
+    case LoraTarget::q_proj:
+      return {&layer.qkv, 0};
+    case LoraTarget::k_proj:
+      return {&layer.qkv, config_.q_size()};
+    case LoraTarget::v_proj:
+      return {&layer.qkv, config_.q_size() + config_.kv_size()};
+    case LoraTarget::o_proj:
+      return {&layer.o, 0};
+    case LoraTarget::gate_proj:
+      return {&layer.gate_up, 0};
+    case LoraTarget::up_proj:
+      return {&layer.gate_up, config_.intermediate};
+    case LoraTarget::down_proj:
+      return {&layer.down, 0};
+  }
+  core::internal_error("model: unknown target {}", static_cast<int>(target));
+}
+
+at::Tensor Model::norm(const at::Tensor& x, const at::Tensor& weight) const {
+  return at::rms_norm(x, weight.sizes(), weight, config_.rms_eps);
+}
+
+at::Tensor Model::embed(const attention::Batch& batch) const {
+  if (!has_gists(batch)) return at::embedding(embedding_, batch.tokens);
+  std::vector<at::Tensor> parts;  // in the order of the rows
+  for (const attention::BatchSequence& sequence : batch.sequences) {
+    for (const attention::BatchSlice& slice : sequence.slices) {
+      const auto [level, begin, count] = slice.entries;
+      if (level == attention::kRawLevel) {
+        parts.push_back(at::embedding(embedding_, batch.tokens.narrow(0, slice.row, count)));
+      } else {
+        const std::int64_t row = std::min<std::int64_t>(level, gist_embeddings_.size(0) - 1);
+        parts.push_back(
+            gist_embeddings_.narrow(0, row, 1).to(dtype()).expand({count, config_.hidden}));
+      }
+    }
+  }
+  return at::cat(parts);
+}
+
+at::Tensor Model::run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTable& rope,
+                            attention::BatchAttention& attention, const at::Tensor& rows) const {
+  const Layer& layer = layers_[static_cast<std::size_t>(layer_idx)];
+  const std::int64_t num_q = config_.num_heads;
+  const std::int64_t num_kv = config_.num_kv_heads;
+
+  const at::Tensor qkv = layer.qkv(norm(x, layer.attention_norm))
+                             .view({x.size(0), num_q + 2 * num_kv, config_.head_dim});
+  const at::Tensor v = qkv.narrow(1, num_q + num_kv, num_kv);  // [T, H_kv, d]
+  at::Tensor qk = qkv.narrow(1, 0, num_q + num_kv);            // [T, H + H_kv, d]
+  if (config_.qk_norm) {
+    qk = at::cat({norm(qk.narrow(1, 0, num_q), layer.q_norm),
+                  norm(qk.narrow(1, num_q, num_kv), layer.k_norm)},
+                 1);
+  }
+  qk = apply_rope(qk, rope);
+
+  at::Tensor attended =
+      attention(layer_idx, qk.narrow(1, 0, num_q), qk.narrow(1, num_q, num_kv), v);  // [T, H, d]
+  if (rows.defined()) {
+    attended = attended.index_select(0, rows);
+    x = x.index_select(0, rows);
+  }
+  x = x + layer.o(attended.flatten(1));
+
+  const at::Tensor gate_up = layer.gate_up(norm(x, layer.mlp_norm));
+  const at::Tensor gate = gate_up.narrow(1, 0, config_.intermediate);
+  const at::Tensor up = gate_up.narrow(1, config_.intermediate, config_.intermediate);
+  return x + layer.down(at::silu(gate) * up);
+}
+
+at::Tensor Model::forward(const attention::Batch& batch, const ForwardOptions& options) const {
+  const RopeTable rope =
+      rope_table(batch.positions, inv_freq_, config_.rope_scaling.attention_factor);
+  attention::BatchAttention attention(batch, 1 / std::sqrt(static_cast<double>(config_.head_dim)));
+  at::Tensor x = embed(batch);  // [T, hidden]
+  for (std::int64_t layer_idx = 0; layer_idx < config_.num_layers; ++layer_idx) {
+    const bool is_last = layer_idx + 1 == config_.num_layers;
+    x = run_layer(layer_idx, x, rope, attention, is_last ? options.rows : at::Tensor());
+  }
+  return norm(x, final_norm_);
+}
+
+at::Tensor Model::logits(const at::Tensor& hidden) const { return output_(hidden).to(at::kFloat); }
+
+}  // namespace gsa::model

@@ -1,0 +1,199 @@
+"""Every bad input gets one clear line and its exit code."""
+
+import os
+
+import pytest
+
+from conftest import FOX
+
+USAGE, FAILURE = 2, 1
+
+
+@pytest.fixture
+def refuse(gsa, model, document):
+    """Runs `gsa ask` with changes to a good command line and returns the error line."""
+
+    def run(*args, model=model, doc=document, question="Who?", code=USAGE, **kwargs):
+        command = ("ask", "--model", model, "--doc", doc, "--question", question, "--max-tokens", "4", *args)
+        result = gsa(*command, **kwargs)
+        assert result.code == code, (result.code, result.out, result.err)
+        assert result.out == ""
+        return result.error_line()
+
+    return run
+
+
+def test_missing_document(refuse, tmp_path):
+    assert "nowhere.txt" in refuse(doc=tmp_path / "nowhere.txt")
+
+
+def test_empty_document(refuse, tmp_path):
+    (tmp_path / "empty.txt").touch()
+    line = refuse(doc=tmp_path / "empty.txt")
+    assert "empty.txt" in line and "empty:" in line
+
+
+def test_empty_standard_input(refuse):
+    assert "standard input" in refuse(doc="-")
+
+
+def test_standard_input_twice(refuse):
+    assert "once" in refuse("--doc", "-", doc="-", stdin=b"text")
+
+
+def test_folder_as_document(refuse, tmp_path):
+    assert "directory" in refuse(doc=tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_other_encodings_are_named(refuse, tmp_path, encoding):
+    path = tmp_path / "wide.txt"
+    path.write_bytes("\ufeffSome text".encode(encoding))
+    assert encoding[:6].upper() in refuse(doc=path).upper()
+
+
+@pytest.mark.parametrize(
+    "policy, named",
+    [
+        ("nonsense", "nonsense"),
+        ("gsa@0", "0"),
+        ("gsa@4-0", "4-0"),
+        ("gsa@x", "x"),
+        ("gsa@4--4", "4--4"),
+        ("gsa@", "gsa@"),
+        ("gsa@16:mood=good", "mood"),
+        ("gsa@16:tokens=many", "many"),
+        ("", ""),
+    ],
+)
+def test_unknown_policy(refuse, policy, named):
+    assert named in refuse("--compare", policy if policy else "full,,gsa")
+
+
+def test_policy_and_compare_exclude_each_other(refuse):
+    assert "--policy" in refuse("--policy", "full", "--compare", "full,gsa")
+
+
+def test_empty_question(refuse):
+    assert "question" in refuse(question=" \n")
+
+
+def test_question_longer_than_the_window(refuse):
+    line = refuse(question=FOX * 40)
+    assert "256" in line and "question" in line
+
+
+def test_answer_longer_than_the_window(refuse):
+    assert "256" in refuse("--max-tokens", "300")
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("--max-tokens", "0"),
+        ("--max-tokens", "many"),
+        ("--temperature", "-1"),
+        ("--top-p", "0"),
+        ("--top-p", "2"),
+        ("--min-p", "1.5"),
+        ("--repetition-penalty", "0"),
+        ("--threads", "0"),
+        ("--segment", "0"),
+        ("--thinking", "maybe"),
+        ("--device", "abacus"),
+        ("--dtype", "f99"),
+        ("--chat-template", "morse"),
+        ("--no-such-option", "1"),
+    ],
+)
+def test_options_out_of_range(refuse, option, value):
+    assert refuse(option, value)
+
+
+@pytest.mark.parametrize("args", [(), ("ask",), ("ask", "--model", "m"), ("no-such-command",), ("bench", "swim")])
+def test_incomplete_commands(gsa, args):
+    result = gsa(*args)
+    assert result.code == USAGE
+    assert "--help" in result.error_line()
+
+
+def test_unknown_model_name_lists_places(refuse, tmp_path):
+    line = refuse(model="no-such-model", env={"GSA_MODEL_DIR": str(tmp_path)})
+    assert "no-such-model" in line and str(tmp_path / "no-such-model.gguf") in line
+
+
+def test_missing_model_file(refuse, tmp_path):
+    assert "gone.gguf" in refuse(model=tmp_path / "gone.gguf")
+
+
+def test_text_file_as_model(refuse, document):
+    assert "fox.txt" in refuse(model=document)
+
+
+def test_folder_without_model(refuse, tmp_path):
+    assert str(tmp_path) in refuse(model=tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.3, 0.9, 0.999])
+def test_cut_gguf(refuse, model, tmp_path, share):
+    data = model.read_bytes()
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(data[: int(len(data) * share)])
+    assert "cut.gguf" in refuse(model=path)
+
+
+def copy_of(folder, target):
+    """A copy that may be changed, made of links."""
+    target.mkdir()
+    for file in folder.iterdir():
+        os.symlink(file, target / file.name)
+    return target
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": {"type": "Unigram"}}'])
+def test_unreadable_tokenizer(refuse, models, tmp_path, content):
+    folder = copy_of(models / "llama", tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text(content)
+    assert "tokenizer" in refuse(model=folder)
+
+
+def test_missing_tokenizer(refuse, models, tmp_path):
+    folder = copy_of(models / "llama", tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    assert "tokenizer.json" in refuse(model=folder)
+
+
+def test_adapter_of_another_base(refuse, make_adapter, model, tmp_path):
+    adapter = make_adapter(tmp_path / "other.safetensors", model, fingerprint="0" * 64)
+    assert "0" * 8 in refuse("--adapter", adapter, "--policy", "gsa@16")
+
+
+def test_file_that_is_no_adapter(refuse, document):
+    assert "fox.txt" in refuse("--adapter", document)
+
+
+def test_unknown_adapter_name(refuse):
+    assert "mine" in refuse("--policy", "gsa@16:adapter=mine")
+
+
+@pytest.mark.parametrize("text", ["a", " ", " \n\t " * 40], ids=["one token", "one space", "spaces"])
+@pytest.mark.parametrize("policy", ["full", "gsa@16", "gsa@4-4", "meanpool@16", "streaming"])
+def test_tiny_documents_work(gsa, model, tmp_path, text, policy):
+    path = tmp_path / "tiny.txt"
+    path.write_text(text)
+    command = ("ask", "--model", model, "--doc", path, "--question", "Who?", "--max-tokens", "4", "--policy", policy)
+    result = gsa(*command, "--json")
+    assert result.json()["results"][0]["answer_tokens"] >= 1
+
+
+@pytest.mark.parametrize("policy", ["streaming:tokens=128", "gsa@16:tokens=64"])
+def test_a_document_of_200k_tokens_works_or_says_what_it_needs(gsa, model, tmp_path, policy):
+    path = tmp_path / "huge.txt"
+    path.write_text(FOX * 11000)
+    command = ("ask", "--model", model, "--doc", path, "--question", "Who?", "--max-tokens", "4", "--policy", policy)
+    result = gsa(*command, "--json", timeout=280)
+    if result.code == FAILURE:
+        assert "memory" in result.error_line()
+    else:
+        assert result.json()["results"][0]["context_tokens"] > 200_000

@@ -1,0 +1,43 @@
+"""gsa info."""
+
+import pytest
+
+
+def test_describes_model_and_memory(gsa, model):
+    info = gsa("info", "--model", model, "--context", "100000", "--dtype", "f32", "--json").json()
+    assert (info["family"], info["layers"], info["hidden"], info["trained_window"]) == ("llama", 2, 64, 256)
+    memory = info["memory"]
+    per_token = 2 * info["layers"] * info["kv_heads"] * info["head_dim"] * 4
+    assert memory["raw_kv_bytes_per_1k_tokens"] == 1000 * per_token
+    assert memory["gist_kv_bytes_per_1k_tokens"] == pytest.approx(1000 * per_token / 16)
+    assert memory["total_bytes"] == pytest.approx(memory["weight_bytes"] + memory["context_kv_bytes"])
+    assert info["adapter"] is None
+
+
+def test_two_levels_cost_more_than_one(gsa, model):
+    def gists(chunks):
+        return gsa("info", "--model", model, "--chunks", chunks, "--json").json()["memory"]["gist_kv_bytes_per_1k_tokens"]
+
+    assert gists("4-4") == pytest.approx(gists("4") + gists("16"))
+
+
+def test_adapter_is_described(gsa, model, make_adapter, tmp_path):
+    adapter = make_adapter(tmp_path / "mine.safetensors", model, chunk_sizes="16,4-4")
+    info = gsa("info", "--model", model, "--adapter", adapter, "--json").json()
+    assert info["adapter"]["name"] == "mine"
+    assert info["adapter"]["chunk_sizes"] == ["16", "4-4"]
+    text = gsa("info", "--model", model, "--adapter", adapter)
+    assert text.code == 0 and "16, 4-4" in text.out
+
+
+def test_quantisations_of_one_checkpoint_share_a_fingerprint(gsa, models):
+    def fingerprint(name):
+        return gsa("info", "--model", models / name / "model.gguf", "--json").json()["fingerprint"]
+
+    assert fingerprint("llama-f32") == fingerprint("llama-q8") != fingerprint("qwen2-f16")
+
+
+@pytest.mark.parametrize("chunks", ["0", "x", "4-"])
+def test_bad_chunks(gsa, model, chunks):
+    result = gsa("info", "--model", model, "--chunks", chunks)
+    assert result.code == 2 and chunks in result.error_line()

@@ -1,0 +1,138 @@
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/randn.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "attention/allocation_meter.h"
+#include "attention/attend.h"
+#include "attention/policy.h"
+#include "core/rng.h"
+
+// Memory of attention beyond its inputs and outputs, for the shapes of a small model.
+namespace gsa::attention {
+namespace {
+
+constexpr std::int64_t kNumHeads = 9, kNumKvHeads = 3, kHeadDim = 64;
+constexpr std::int64_t kMaxScratchBytes = 256 << 20;
+
+struct Case {
+  StaticRule::Kind kind;
+  at::ScalarType dtype;
+};
+
+/// One sequence of `num_raw` context tokens with its gists, and queries of one level.
+class Scratch : public testing::TestWithParam<Case> {
+ protected:
+  void build(std::int64_t num_raw) {
+    LayoutOptions options;
+    options.chunk_sizes = ChunkSizes::parse("16");
+    layout_ = Layout(options);
+    core::Rng rng(1);
+    std::vector<std::uint8_t> bits(num_raw);
+    for (auto& bit : bits) bit = rng.below(3) == 0;
+    layout_.append(bits);
+    layout_.end_piece();
+    arenas_.raw = arena(num_raw);
+    arenas_.gists = {arena(layout_.num_nodes(0))};
+  }
+
+  VisibleSet visible(const QuerySlice& slice) const {
+    StaticRule rule;
+    rule.kind = GetParam().kind;
+    VisibleSet result;
+    result.layout = &layout_;
+    result.ranges = std::make_shared<RangeTable>(visible_ranges(layout_, rule, slice));
+    return result;
+  }
+
+  at::Tensor queries(std::int64_t count) const {
+    return at::randn({count, kNumHeads, kHeadDim}).to(GetParam().dtype);
+  }
+
+  Layout layout_{LayoutOptions{}};
+  KvArenas arenas_;
+  const double scale_ = 1 / std::sqrt(static_cast<double>(kHeadDim));
+
+ private:
+  KvArena arena(std::int64_t len) const {
+    const auto rows = [&] { return at::randn({kNumKvHeads, len, kHeadDim}).to(GetParam().dtype); };
+    return {{{rows(), rows(), 0}}};
+  }
+};
+
+std::int64_t bytes_of(const Attended& result) {
+  return static_cast<std::int64_t>(result.out.nbytes() + result.lse.nbytes());
+}
+
+TEST_P(Scratch, ForwardOfALongTextStaysBounded) {
+  build(8192);
+  std::vector<QuerySlice> slices{{kRawLevel, 0, layout_.num_raw()}};
+  if (GetParam().kind == StaticRule::Kind::gist) slices.push_back({0, 0, layout_.num_nodes(0)});
+  for (const QuerySlice& slice : slices) {
+    const at::Tensor q = queries(slice.count);
+    const VisibleSet keys = visible(slice);
+    const AllocationMeter meter;
+    const Attended result = attend(q, arenas_, keys, scale_);
+    ASSERT_GE(meter.live_bytes(), bytes_of(result));  // the meter does see this thread's tensors
+    EXPECT_LT(meter.peak_bytes() - bytes_of(result), kMaxScratchBytes);
+    RecordProperty("scratch_mb_level_" + std::to_string(slice.level),
+                   std::to_string((meter.peak_bytes() - bytes_of(result)) >> 20));
+  }
+}
+
+TEST_P(Scratch, BackwardStaysBounded) {
+  build(3072);
+  at::Tensor q = queries(layout_.num_raw());
+  std::vector<at::Tensor> inputs{q};
+  for (KvArena* arena : {&arenas_.raw, &arenas_.gists[0]}) {
+    inputs.push_back(arena->spans[0].k);
+    inputs.push_back(arena->spans[0].v);
+  }
+  std::int64_t grad_bytes = 0;
+  for (at::Tensor& input : inputs) {
+    input.requires_grad_(true);
+    grad_bytes += static_cast<std::int64_t>(input.nbytes());
+  }
+  const VisibleSet keys = visible({kRawLevel, 0, layout_.num_raw()});
+  const AllocationMeter meter;
+  const Attended result = attend(q, arenas_, keys, scale_);
+  result.out.backward(at::ones_like(result.out));
+  ASSERT_TRUE(q.grad().defined());
+  EXPECT_LT(meter.peak_bytes() - bytes_of(result) - grad_bytes, kMaxScratchBytes);
+  RecordProperty("scratch_mb",
+                 std::to_string((meter.peak_bytes() - bytes_of(result) - grad_bytes) >> 20));
+}
+
+TEST_P(Scratch, SelectionsUnfoldInBoundedBlocks) {
+  build(8192);
+  arenas_.raw.spans[0].begin = 0;
+  const PolicySpec spec = PolicySpec::parse("gsa@16:tokens=2048");
+  const auto policy = make_policy(spec);
+  const std::int64_t suffix_len = 64;
+  const at::Tensor q = queries(suffix_len);
+  build(8192 + suffix_len);  // keys of the suffix too
+  const AllocationMeter meter;
+  VisibleSet keys;
+  keys.layout = &layout_;
+  keys.ranges = std::make_shared<RangeTable>(
+      visible_ranges(layout_, policy->suffix_rule(1), {kRawLevel, 8192, suffix_len}));
+  policy->select({1, q, &arenas_, &layout_, keys.ranges, scale_}, keys);
+  const Attended result = attend(q, arenas_, keys, scale_);
+  EXPECT_LT(meter.peak_bytes() - bytes_of(result), kMaxScratchBytes);
+  RecordProperty("scratch_mb", std::to_string((meter.peak_bytes() - bytes_of(result)) >> 20));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rules, Scratch,
+    testing::Values(Case{StaticRule::Kind::full, at::kFloat},
+                    Case{StaticRule::Kind::full, at::kBFloat16},
+                    Case{StaticRule::Kind::gist, at::kFloat},
+                    Case{StaticRule::Kind::gist, at::kBFloat16}),
+    [](const auto& info) {
+      return std::string(info.param.kind == StaticRule::Kind::full ? "full" : "gist") +
+             (info.param.dtype == at::kFloat ? "_f32" : "_bf16");
+    });
+
+}  // namespace
+}  // namespace gsa::attention

@@ -1,0 +1,104 @@
+#include "engine/compare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/tiny_model.h"
+#include "gsa/error.h"
+
+namespace gsa::engine {
+namespace {
+
+using attention::PolicySpec;
+
+CompareOptions options() {
+  CompareOptions result;
+  result.session.chat_template = text::ChatTemplate::by_name("chatml");
+  result.generate.max_tokens = 6;
+  return result;
+}
+
+std::vector<PolicyRun> runs(const std::vector<std::string>& policies) {
+  std::vector<PolicyRun> result;
+  for (const auto& policy : policies)
+    result.push_back({test::tiny_model(), PolicySpec::parse(policy)});
+  return result;
+}
+
+TEST(Compare, GivesTheAnswersOfSingleSessionsInOrder) {
+  const std::vector<std::string> policies = {"full", "gsa@8", "meanpool@8", "streaming:tokens=64",
+                                             "gist-only@8"};
+  const std::vector<std::string> documents = {test::random_text(200, 1)},
+                                 questions = {"Who?", "Where was it?"};
+  const auto rows = compare(runs(policies), documents, questions, options());
+  ASSERT_EQ(rows.size(), 10U);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto spec = PolicySpec::parse(policies[i / 2]);
+    Session session(test::tiny_model(), spec, options().session);
+    session.read(documents);
+    const Answer answer = session.ask(questions[i % 2], options().generate);
+    EXPECT_EQ(rows[i].policy, spec.to_string());
+    EXPECT_EQ(rows[i].question, questions[i % 2]);
+    EXPECT_EQ(rows[i].answer, answer.text);
+    EXPECT_EQ(rows[i].answer_tokens, answer.num_tokens);
+    EXPECT_EQ(rows[i].fraction_read, answer.fraction_read);
+    EXPECT_EQ(rows[i].prefill_fraction, session.prefill_fraction());
+    EXPECT_EQ(rows[i].context_tokens, session.reading()->num_tokens());
+  }
+}
+
+TEST(Compare, ReadsOncePerRuleAndWeights) {
+  const std::vector<std::string> documents = {test::random_text(200, 2)},
+                                 questions = {"Who?", "Where?"};
+  auto opts = options();
+  opts.session.segment_len = 100000;
+  int num_readings = 0;
+  std::vector<std::string> begun;
+  opts.on_read = [&](std::int64_t, std::int64_t) { ++num_readings; };
+  opts.on_policy = [&](const std::string& policy) { begun.push_back(policy); };
+  int num_rows = 0;
+  opts.on_row = [&](const ResultRow&) { ++num_rows; };
+  auto list =
+      runs({"full", "gsa@8", "gsa@4", "meanpool@8", "gsa@8:tokens=32", "random@8:read=gist"});
+  list.push_back({test::load_tiny_model({.seed = 2}), PolicySpec::parse("gsa@8")});
+  const auto rows = compare(list, documents, questions, opts);
+  EXPECT_EQ(num_readings, 4) << "full with meanpool, gsa@8 with random, gsa@4, other weights";
+  EXPECT_EQ(begun.size(), list.size());
+  EXPECT_EQ(num_rows, static_cast<int>(rows.size()));
+  EXPECT_EQ(rows[2].prefill_seconds, rows[8].prefill_seconds)
+      << "the time of the reading that was shared";
+}
+
+TEST(Compare, RefusesBadQuestionsBeforeReading) {
+  auto opts = options();
+  opts.on_read = [](std::int64_t, std::int64_t) { FAIL() << "something was read"; };
+  const std::vector<std::string> documents = {"text"};
+  EXPECT_THROW(compare(runs({"full"}), documents, std::vector<std::string>{"Who?", ""}, opts),
+               Error);
+}
+
+TEST(Compare, JsonHasTheFieldsOfTheTable) {
+  const std::vector<std::string> documents = {test::random_text(300, 3)},
+                                 questions = {"Who \"said\" it?"};
+  const auto rows = compare(runs({"gsa@8"}), documents, questions, options());
+  const auto object = nlohmann::json::parse(to_json(rows.at(0)));
+  std::set<std::string> keys;
+  for (const auto& [key, value] : object.items()) keys.insert(key);
+  EXPECT_THAT(keys, testing::IsSupersetOf({"policy", "question", "answer", "context_tokens",
+                                           "answer_tokens", "nominal_ratio", "fraction_read",
+                                           "prefill_seconds", "decode_ms_per_token",
+                                           "kv_bytes_per_token", "peak_memory_bytes"}));
+  EXPECT_EQ(object["question"], questions[0]);
+  EXPECT_EQ(object["nominal_ratio"], 8);
+  EXPECT_GT(object["fraction_read"], 0);
+  EXPECT_GT(object["kv_bytes_per_token"], 0);
+  EXPECT_GT(object["prefill_seconds"], 0);
+}
+
+}  // namespace
+}  // namespace gsa::engine
