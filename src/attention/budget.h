@@ -10,7 +10,7 @@ namespace gsa::attention {
 
 /// Numbers a budget depends on (method §3.6).
 struct BudgetContext {
-  std::int64_t num_keys = 0;      ///< all keys stored: raw and gists of every level
+  std::int64_t num_keys = 0;      ///< keys of the context: raw tokens and gists of every level
   std::int64_t group_size = 1;    ///< r, query heads per KV head
   std::int64_t num_searches = 1;  ///< searches per KV head: r in mode head, 1 in mode group
   const Layout* layout = nullptr;

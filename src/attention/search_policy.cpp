@@ -69,7 +69,8 @@ at::Tensor SearchPolicy::select(const SelectInput& input, VisibleSet& visible) {
   const std::int64_t group = num_heads / num_kv_heads;
   if (layout.num_nodes(0) == 0) return {};
 
-  BudgetContext context{input.arenas->raw.len(), group, group, &layout};
+  // The suffix is left out of n_keys: a prompt run at once and token by token then selects alike.
+  BudgetContext context{layout.num_raw(), group, group, &layout};
   for (const KvArena& arena : input.arenas->gists) context.num_keys += arena.len();
   at::Tensor q = input.q.to(at::kFloat).view({num_queries, num_kv_heads, group, input.q.size(2)});
   if (spec().mode == PolicySpec::Mode::group) {

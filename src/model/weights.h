@@ -53,8 +53,6 @@ class WeightFile {
   static WeightFile from_safetensors(std::shared_ptr<const core::SafetensorsFile> file,
                                      at::ScalarType dtype, at::Device device);
 
-  bool has(std::string_view name) const { return tensors_.contains(name); }
-
   /// Part of a matrix that is stacked from several tensors.
   struct Part {
     std::string name;

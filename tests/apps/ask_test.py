@@ -151,7 +151,8 @@ def test_a_document_beyond_the_window_is_read_with_a_warning(gsa, model, tmp_pat
 def test_interrupt_ends_with_130(model, tmp_path):
     path = tmp_path / "long.txt"
     path.write_text(FOX * 20000)
-    command = [PROGRAM, "ask", "--model", model, "--doc", path, "--question", "Who?", "--policy", "full"]
+    command = [PROGRAM, "ask", "--model", model, "--doc", path, "--question", "Who?", "--policy", "full",
+               "--max-tokens", "4"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     process.stderr.readline()  # the warning that the text is long: reading begins
     time.sleep(0.5)

@@ -54,7 +54,8 @@ struct Model {
 
   Model fork() {
     for (int i = 0; i <= kNumLevels; ++i) num_shared[i] = static_cast<std::int64_t>(labels[i].size());
-    Model result{store.fork()};
+    Model result;
+    result.store = store.fork();
     for (int i = 0; i <= kNumLevels; ++i) {
       result.labels[i] = labels[i];
       result.num_shared[i] = num_shared[i];

@@ -107,7 +107,13 @@ TEST(Model, ReturnsTheRowsAskedFor) {
   const at::Tensor all = model->forward(batch);
   const at::Tensor rows = at::tensor({19, 3, 7}, at::kLong);
   EXPECT_LT(relative_error(model->forward(batch, {rows}), all.index_select(0, rows)), 1e-6);
-  EXPECT_EQ(model->forward(batch, {rows.slice(0, 0, 0)}).size(0), 0);
+
+  const at::Tensor no_rows = rows.slice(0, 0, 0);  // reading a document wants keys and values only
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const auto base = load_test_model("llama-gqa", dtype);
+    EXPECT_EQ(base->forward(batch, {no_rows}).size(0), 0);
+    EXPECT_EQ(base->with_adapter(random_adapter(*base))->forward(batch, {no_rows}).size(0), 0);
+  }
 }
 
 TEST(Model, GistsReadTheMeanEmbeddingUntilAnAdapterBringsTheirs) {
