@@ -57,7 +57,8 @@ std::int64_t max_nodes(const PolicySpec& spec, const BudgetContext& context, int
         context.num_keys / spec.nominal_ratio() / context.group_size / sizes[0] + 1;
     return std::min(k, std::max<std::int64_t>(1, num_nodes / 4));
   }
-  const std::int64_t alone = ceil_div(spec.budget.tokens, sizes[0]);
+  // Local chunks cost nothing when they are chosen: they must not take the place of others.
+  const std::int64_t alone = ceil_div(spec.budget.tokens, sizes[0]) + spec.layout.num_local_chunks;
   std::int64_t wanted = alone;
   for (int above = 1; above <= level; ++above) {
     wanted = std::max(ceil_div(alone, context.num_searches) + 1, ceil_div(wanted, sizes[above]));

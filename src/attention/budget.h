@@ -18,8 +18,8 @@ struct BudgetContext {
 
 /// Nodes one search may keep at a level, for budgets in ratio and tokens:
 ///   ratio   floor(n_keys / ratio / r / c0) + 1, at most max(1, G / 4)
-///   tokens  level 0: enough chunks to spend it all alone; above: its fair share, and enough
-///   parents for the level below
+///   tokens  level 0: enough full chunks to spend it all alone, beside the local ones, which cost
+///           nothing; above: its fair share, and enough parents for the level below
 std::int64_t max_nodes(const PolicySpec& spec, const BudgetContext& context, int level);
 
 /// Best candidates of every search: ids [T, S, K] in falling order of score, -1 where fewer exist.

@@ -231,6 +231,68 @@ TEST(Attend, PartialResultsOverDisjointKeysMerge) {
   }
 }
 
+/// The same problem in the memory of a device; keys and queries in `dtype`.
+Problem on_device(const Problem& problem, at::Device device, at::ScalarType dtype) {
+  Problem moved = problem;
+  moved.q = problem.q.to(device, dtype);
+  for (std::size_t i = 0; i < moved.num_span_tensors(); ++i) {
+    moved.span_tensor(i) = moved.span_tensor(i).to(device, dtype);
+  }
+  for (at::Tensor* ids : {&moved.visible.unfolded, &moved.visible.tokens}) {
+    if (ids->defined()) *ids = ids->to(device);
+  }
+  for (at::Tensor& ids : moved.visible.gists) {
+    if (ids.defined()) ids = ids.to(device);
+  }
+  return moved;
+}
+
+TEST(AttendCuda, EqualsTheReference) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  core::Rng rng(28);
+  for (int round = 0; round < 200; ++round) {
+    Problem problem = random_problem(rng, round % 10 == 0 ? 900 : 40);
+    fix_pointers(problem);
+    const bool is_half = round % 2 == 0;
+    Problem moved = on_device(problem, at::kCUDA, is_half ? at::kBFloat16 : at::kFloat);
+    fix_pointers(moved);
+    at::NoGradGuard no_grad;
+    const Attended result = attend(moved.q, moved.arenas, moved.visible, moved.scale);
+    const Problem rounded = on_device(moved, at::kCPU, at::kFloat);
+    const Attended expected =
+        attend_reference(rounded.q, rounded.arenas, problem.visible, rounded.scale);
+    expect_close({result.out.cpu(), result.lse.cpu()}, expected, is_half ? 2e-2 : 1e-4, round);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(AttendCuda, GradientsEqualTheCpu) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  core::Rng rng(29);
+  for (int round = 0; round < 60; ++round) {
+    Problem problem = random_problem(rng, round % 10 == 0 ? 400 : 30);
+    fix_pointers(problem);
+    Problem moved = on_device(problem, at::kCUDA, at::kFloat);
+    fix_pointers(moved);
+    const at::Tensor weight = at::randn(problem.q.sizes());
+    for (Problem* each : {&problem, &moved}) {
+      each->q.requires_grad_(true);
+      for (std::size_t i = 0; i < each->num_span_tensors(); ++i) {
+        each->span_tensor(i).requires_grad_(true);
+      }
+      const Attended result = attend(each->q, each->arenas, each->visible, each->scale);
+      (result.out * weight.to(each->q.device())).sum().backward();
+    }
+    EXPECT_TRUE(at::allclose(moved.q.grad().cpu(), problem.q.grad(), 1e-3, 1e-4)) << round;
+    for (std::size_t i = 0; i < problem.num_span_tensors(); ++i) {
+      EXPECT_TRUE(at::allclose(moved.span_tensor(i).grad().cpu(), problem.span_tensor(i).grad(),
+                               1e-3, 1e-4))
+          << "round " << round << ", tensor " << i;
+    }
+    if (HasFailure()) return;
+  }
+}
+
 TEST(NumVisible, CountsWhatTheReferenceAttends) {
   core::Rng rng(27);
   for (int round = 0; round < 200; ++round) {

@@ -53,7 +53,8 @@ struct Model {
   }
 
   Model fork() {
-    for (int i = 0; i <= kNumLevels; ++i) num_shared[i] = static_cast<std::int64_t>(labels[i].size());
+    for (int i = 0; i <= kNumLevels; ++i)
+      num_shared[i] = static_cast<std::int64_t>(labels[i].size());
     Model result;
     result.store = store.fork();
     for (int i = 0; i <= kNumLevels; ++i) {
@@ -100,7 +101,7 @@ std::vector<float> fresh_labels(float& next, std::size_t count) {
 
 TEST(KvStore, AnyOperationsEqualAVectorOfRows) {
   core::Rng rng(1);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 30; ++round) {
     float next_label = 1;
     std::vector<std::unique_ptr<Model>> models;
     models.push_back(std::make_unique<Model>());

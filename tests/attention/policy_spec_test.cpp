@@ -30,8 +30,8 @@ struct Grammar {
 
 /// Values to choose from for every policy; keys of one row exclude each other.
 const std::vector<Grammar>& grammars() {
-  static const std::vector<const char*> budgets = {"ratio=1",    "ratio=32",    "tokens=1",
-                                                   "tokens=512", "top_p=0.001", "top_p=0.9123456789"};
+  static const std::vector<const char*> budgets = {
+      "ratio=1", "ratio=32", "tokens=1", "tokens=512", "top_p=0.001", "top_p=0.9123456789"};
   static const std::vector<const char*> modes = {"mode=head", "mode=group"},
                                         reads = {"read=gist", "read=full"},
                                         gists = {"gists=selected", "gists=all", "gists=hidden"},
@@ -137,9 +137,9 @@ TEST(PolicySpec, EveryKeySetsItsField) {
 
 TEST(PolicySpec, NominalRatio) {
   const std::pair<const char*, std::int64_t> cases[] = {
-      {"full", 1},           {"gsa@16", 16},         {"gsa@4-4", 16},    {"gsa@8-4:ratio=20", 20},
-      {"gist-only@4", 4},    {"meanpool@32", 32},    {"random@8", 8},    {"gsa:tokens=64", 0},
-      {"gsa:top_p=0.5", 0},  {"streaming", 0},
+      {"full", 1},          {"gsa@16", 16},      {"gsa@4-4", 16}, {"gsa@8-4:ratio=20", 20},
+      {"gist-only@4", 4},   {"meanpool@32", 32}, {"random@8", 8}, {"gsa:tokens=64", 0},
+      {"gsa:top_p=0.5", 0}, {"streaming", 0},
   };
   for (const auto& [text, ratio] : cases) {
     EXPECT_EQ(PolicySpec::parse(text).nominal_ratio(), ratio) << text;
@@ -153,7 +153,7 @@ TEST(PolicySpec, BadSpecsNameTheirBadPart) {
       {"GSA", "unknown policy 'GSA'"},
       {"@8", "unknown policy ''"},
       {" gsa", "unknown policy ' gsa'"},
-      {"gsa@", "''"},
+      {"gsa@", "missing after @"},
       {"gsa@0", "'0'"},
       {"gsa@1", "'1'"},
       {"gsa@-4", "''"},

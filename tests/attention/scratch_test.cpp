@@ -15,13 +15,14 @@ namespace {
 
 constexpr std::int64_t kNumHeads = 9, kNumKvHeads = 3, kHeadDim = 64;
 constexpr std::int64_t kMaxScratchBytes = 256 << 20;
+constexpr std::int64_t kSuffixLen = 64;
 
 struct Case {
   StaticRule::Kind kind;
   at::ScalarType dtype;
 };
 
-/// One sequence of `num_raw` context tokens with its gists, and queries of one level.
+/// One sequence: keys of `num_raw` context tokens, their gists and a suffix.
 class Scratch : public testing::TestWithParam<Case> {
  protected:
   void build(std::int64_t num_raw) {
@@ -33,7 +34,7 @@ class Scratch : public testing::TestWithParam<Case> {
     for (auto& bit : bits) bit = rng.below(3) == 0;
     layout_.append(bits);
     layout_.end_piece();
-    arenas_.raw = arena(num_raw);
+    arenas_.raw = arena(num_raw + kSuffixLen);
     arenas_.gists = {arena(layout_.num_nodes(0))};
   }
 
@@ -104,35 +105,41 @@ TEST_P(Scratch, BackwardStaysBounded) {
                  std::to_string((meter.peak_bytes() - bytes_of(result) - grad_bytes) >> 20));
 }
 
-TEST_P(Scratch, SelectionsUnfoldInBoundedBlocks) {
+/// Queries that select; their rule is the policy's.
+class SelectionScratch : public Scratch {};
+
+TEST_P(SelectionScratch, UnfoldsInBoundedBlocks) {
   build(8192);
-  arenas_.raw.spans[0].begin = 0;
-  const PolicySpec spec = PolicySpec::parse("gsa@16:tokens=2048");
-  const auto policy = make_policy(spec);
-  const std::int64_t suffix_len = 64;
-  const at::Tensor q = queries(suffix_len);
-  build(8192 + suffix_len);  // keys of the suffix too
+  const auto policy = make_policy(PolicySpec::parse("gsa@16:tokens=2048"));
+  const at::Tensor q = queries(kSuffixLen);
   const AllocationMeter meter;
   VisibleSet keys;
   keys.layout = &layout_;
   keys.ranges = std::make_shared<RangeTable>(
-      visible_ranges(layout_, policy->suffix_rule(1), {kRawLevel, 8192, suffix_len}));
+      visible_ranges(layout_, policy->suffix_rule(1), {kRawLevel, layout_.num_raw(), kSuffixLen}));
   policy->select({1, q, &arenas_, &layout_, keys.ranges, scale_}, keys);
   const Attended result = attend(q, arenas_, keys, scale_);
   EXPECT_LT(meter.peak_bytes() - bytes_of(result), kMaxScratchBytes);
   RecordProperty("scratch_mb", std::to_string((meter.peak_bytes() - bytes_of(result)) >> 20));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Rules, Scratch,
-    testing::Values(Case{StaticRule::Kind::full, at::kFloat},
-                    Case{StaticRule::Kind::full, at::kBFloat16},
-                    Case{StaticRule::Kind::gist, at::kFloat},
-                    Case{StaticRule::Kind::gist, at::kBFloat16}),
-    [](const auto& info) {
-      return std::string(info.param.kind == StaticRule::Kind::full ? "full" : "gist") +
-             (info.param.dtype == at::kFloat ? "_f32" : "_bf16");
-    });
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  const char* const kinds[] = {"full", "gist", "local", "window"};
+  return std::string(kinds[static_cast<int>(info.param.kind)]) +
+         (info.param.dtype == at::kFloat ? "_f32" : "_bf16");
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, Scratch,
+                         testing::Values(Case{StaticRule::Kind::full, at::kFloat},
+                                         Case{StaticRule::Kind::full, at::kBFloat16},
+                                         Case{StaticRule::Kind::gist, at::kFloat},
+                                         Case{StaticRule::Kind::gist, at::kBFloat16}),
+                         name_of);
+
+INSTANTIATE_TEST_SUITE_P(Selections, SelectionScratch,
+                         testing::Values(Case{StaticRule::Kind::local, at::kFloat},
+                                         Case{StaticRule::Kind::local, at::kBFloat16}),
+                         name_of);
 
 }  // namespace
 }  // namespace gsa::attention

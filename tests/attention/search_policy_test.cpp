@@ -65,9 +65,9 @@ Selected select(Policy& policy, const Problem& problem, std::int64_t layer = 1) 
   result.visible.layout = &problem.layout;
   result.visible.ranges = std::make_shared<RangeTable>(
       visible_ranges(problem.layout, policy.suffix_rule(layer), problem.queries));
-  result.scored_only = policy.select({layer, problem.q, &problem.arenas, &problem.layout,
-                                      result.visible.ranges, problem.scale},
-                                     result.visible);
+  result.scored_only = policy.select(
+      {layer, problem.q, &problem.arenas, &problem.layout, result.visible.ranges, problem.scale},
+      result.visible);
   return result;
 }
 
@@ -154,7 +154,8 @@ class BruteForce {
     const std::int64_t first = kv_head * problem_.group();
     if (!is_group()) return score_(level, node, query, first + search);
     double sum = 0;
-    for (std::int64_t i = 0; i < problem_.group(); ++i) sum += score_(level, node, query, first + i);
+    for (std::int64_t i = 0; i < problem_.group(); ++i)
+      sum += score_(level, node, query, first + i);
     return sum;
   }
 
@@ -196,8 +197,7 @@ class BruteForce {
     // Enough full chunks to spend the budget alone beside the local ones; above, a fair share and
     // room for the parents of the level below.
     const auto up = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
-    const std::int64_t alone =
-        up(spec_.budget.tokens, sizes[0]) + spec_.layout.num_local_chunks;
+    const std::int64_t alone = up(spec_.budget.tokens, sizes[0]) + spec_.layout.num_local_chunks;
     std::int64_t wanted = alone;
     for (int above = 1; above <= level; ++above) {
       wanted = std::max(up(alone, num_searches()) + 1, up(wanted, sizes[above]));
@@ -453,7 +453,8 @@ TEST(RandomSearch, SeedDecides) {
 
 TEST(SearchPolicy, EmptyContextsSelectNothing) {
   core::Rng rng(36);
-  for (const char* text : {"gsa@4-2", "meanpool@4", "random@4", "gsa@4:tokens=8", "gsa@4:top_p=0.5"}) {
+  for (const char* text :
+       {"gsa@4-2", "meanpool@4", "random@4", "gsa@4:tokens=8", "gsa@4:top_p=0.5"}) {
     const PolicySpec spec = PolicySpec::parse(text);
     Problem problem = random_problem(rng, spec, spec.name == "gsa");
     problem.layout = Layout(spec.layout);
