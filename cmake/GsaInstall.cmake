@@ -14,6 +14,6 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/gsaConfigVersion.cm
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gsaConfig.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/gsaConfigVersion.cmake cmake/GsaDependencies.cmake
-              cmake/GsaTorch.cmake DESTINATION ${package_dir})
+              cmake/GsaParallel.cmake cmake/GsaTorch.cmake DESTINATION ${package_dir})
 install(EXPORT gsaTargets NAMESPACE gsa:: DESTINATION ${package_dir})
 install(DIRECTORY include/gsa DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")

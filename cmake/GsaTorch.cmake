@@ -56,7 +56,7 @@ macro(_gsa_torch_from_package)
   target_link_libraries(gsa::torch INTERFACE torch)
 endmacro()
 
-# The CPU half of LibTorch, without asking TorchConfig.cmake.
+# LibTorch without asking TorchConfig.cmake: its CPU half, and its CUDA half if CUDA's headers are there.
 function(_gsa_torch_imported)
   foreach(name IN ITEMS torch_cpu c10)
     add_library(gsa::${name} SHARED IMPORTED GLOBAL)
@@ -65,6 +65,16 @@ function(_gsa_torch_imported)
   endforeach()
   target_include_directories(gsa::torch INTERFACE ${GSA_TORCH_ROOT}/include
                                                   ${GSA_TORCH_ROOT}/include/torch/csrc/api/include)
+  if(GSA_TORCH_CUDA)
+    target_include_directories(gsa::torch INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+    # No symbol of ours is in them: they register their operations when they are loaded.
+    set(libraries "")
+    foreach(name IN ITEMS torch torch_cuda c10_cuda)
+      list(APPEND libraries ${GSA_TORCH_ROOT}/lib/lib${name}.so)
+    endforeach()
+    target_link_libraries(gsa::torch INTERFACE -Wl,--push-state,--no-as-needed ${libraries}
+                                               -Wl,--pop-state CUDA::cudart)
+  endif()
   # The CUDA libraries that torch_cpu names are found at run time through its own RUNPATH.
   target_link_options(gsa::torch INTERFACE -Wl,--allow-shlib-undefined)
 endfunction()
@@ -90,15 +100,19 @@ target_compile_definitions(gsa::torch INTERFACE AT_PER_OPERATOR_HEADERS)
 _gsa_torch_openmp()
 
 set(_gsa_imported ${GSA_TORCH_IMPORTED})
-if(GSA_TORCH_BUILD STREQUAL "CUDA" AND NOT _gsa_imported)
+set(GSA_TORCH_CUDA OFF) # whether CUDA is linked
+if(GSA_TORCH_BUILD STREQUAL "CUDA")
   find_package(CUDAToolkit QUIET)
+  if(TARGET CUDA::cudart)
+    set(GSA_TORCH_CUDA ON)
+  endif()
   if(NOT TARGET CUDA::cublas OR NOT TARGET CUDA::cufft OR NOT TARGET CUDA::nvrtc) # none, or only nvcc
     set(_gsa_imported ON)
   endif()
 endif()
 if(_gsa_imported)
   _gsa_torch_imported()
-  set(_gsa_how "linking torch_cpu and c10 directly")
+  set(_gsa_how "linking its libraries directly")
 else()
   _gsa_torch_from_package()
   set(_gsa_how "through its CMake package")

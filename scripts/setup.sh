@@ -9,7 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly VENV=.venv
 readonly PACKAGES=(cmake ninja-build g++ ccache pkg-config libfmt-dev nlohmann-json3-dev libcli11-dev
-                   libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev)
+                   libpcre2-dev libutf8proc-dev liblzma-dev libzstd-dev zlib1g-dev libopenmpi-dev openmpi-bin
+                   libgtest-dev libgmock-dev)
 WITH_TESTS=false
 PYTHON_BIN=
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "core/error.h"
 #include "documents.h"
 #include "engine/compare.h"
+#include "engine/memory.h"
 #include "engine/session.h"
 #include "interrupt.h"
 #include "options.h"
@@ -40,24 +42,26 @@ struct AskArgs {
   engine::GenerateOptions generate;
   std::vector<std::string> documents;
   std::vector<std::string> questions;
-  std::string policy;
-  std::vector<std::string> compared;
+  std::optional<std::string> policy;
+  std::optional<std::string> compared;
   bool is_json = false;
   bool is_quiet = false;
 };
 
 /// What an answer took, in one line.
 std::string summary(const engine::ResultRow& row) {
+  const std::string nominal =
+      row.nominal_ratio > 1 ? fmt::format("nominally 1/{}, ", row.nominal_ratio) : "";
   return fmt::format(
-      "{}: read {} tokens in {:.1f} s, {} tokens of answer at {:.1f} ms each, {} of the keys read "
-      "({} per token), peak memory {}",
-      row.policy, format_count(row.context_tokens), row.prefill_seconds, row.answer_tokens,
-      row.decode_ms_per_token, format_percent(row.fraction_read),
-      format_bytes(row.kv_bytes_per_token),
+      "{}: read {} tokens in {:.1f} s with {} of full attention's key reads, {} tokens of answer at "
+      "{:.1f} ms each, {} of the keys read ({}{} per token), peak memory {}",
+      row.policy, format_count(row.context_tokens), row.prefill_seconds,
+      format_percent(row.prefill_fraction), row.answer_tokens, row.decode_ms_per_token,
+      format_percent(row.fraction_read), nominal, format_bytes(row.kv_bytes_per_token),
       format_bytes(static_cast<double>(row.peak_memory_bytes)));
 }
 
-/// The answers of a comparison, one block per question.
+/// The answers of a comparison, one block per question; rows are policy by policy.
 std::string comparison_table(const std::vector<std::string>& questions,
                              const std::vector<engine::ResultRow>& rows, std::size_t width) {
   using enum Table::Align;
@@ -71,8 +75,8 @@ std::string comparison_table(const std::vector<std::string>& questions,
                {"answer", left}});
   for (std::size_t i = 0; i < questions.size(); ++i) {
     table.add_heading((i == 0 ? "" : "\n") + without_control_characters(questions[i]));
-    for (const engine::ResultRow& row : rows) {
-      if (row.question != questions[i]) continue;
+    for (std::size_t j = i; j < rows.size(); j += questions.size()) {
+      const engine::ResultRow& row = rows[j];
       table.add_row({row.policy, format_count(row.context_tokens),
                      fmt::format("{:.1f}", row.prefill_seconds),
                      fmt::format("{:.1f}", row.decode_ms_per_token),
@@ -105,10 +109,11 @@ struct Job {
 Job prepare(const AskArgs& args) {
   args.generate.sampling.validate();
   Job job;
-  std::vector<std::string> policies = args.compared;
-  if (policies.empty())
-    policies.push_back(args.policy.empty() ? default_policy(args.model) : args.policy);
-  job.specs = parse_policies(policies);
+  if (args.compared) {
+    job.specs = parse_policies(*args.compared);
+  } else {
+    job.specs = {parse_policy(args.policy.value_or(default_policy(args.model)))};
+  }
   job.documents = read_documents(args.documents);
   for (const std::string& question : args.questions)
     job.questions.push_back(valid_argument(question, "--question"));
@@ -154,6 +159,7 @@ int run_streaming(const AskArgs& args, const Job& job, const engine::PolicyRun& 
   generate.cancel = work.token();
   for (const std::string& question : job.questions) session.check(question, generate);
 
+  engine::reset_peak_memory();
   read_with_progress(session, job.documents, run.spec.to_string(), work, !args.is_quiet);
   generate.on_token = [](std::string_view text) {
     fmt::print("{}", text);
@@ -176,7 +182,7 @@ int run_ask(const AskArgs& args) {
   ModelSet models = ModelSet::load(args.model);
   const auto runs = make_runs(job.specs, models);
   if (!args.is_quiet) note_untrained_gists(runs);
-  if (args.is_json || !args.compared.empty())
+  if (args.is_json || args.compared)
     return run_comparison(args, job, models, runs, interrupt);
   return run_streaming(args, job, runs.front(), interrupt);
 }
@@ -191,12 +197,12 @@ Command add_ask(CLI::App& app) {
   app.add_option("--question,-q", args->questions, "repeatable: all on one reading of the text")
       ->required()
       ->allow_extra_args(false);
-  auto* policy = app.add_option("--policy,-p", args->policy,
-                                "what an answer may read (default: gsa with an adapter, else "
-                                "meanpool)");
-  app.add_option("--compare", args->compared, "policies, separated by commas: one table of all")
-      ->delimiter(',')
-      ->allow_extra_args(false)
+  auto* policy = app.add_option_function<std::string>(
+      "--policy,-p", [args](const std::string& text) { args->policy = text; },
+      "what an answer may read (default: gsa with an adapter, else meanpool)");
+  app.add_option_function<std::string>(
+         "--compare", [args](const std::string& text) { args->compared = text; },
+         "policies, separated by commas: one table of all")
       ->excludes(policy);
   app.add_flag("--json", args->is_json, "one JSON object on standard output");
   app.add_flag("--quiet", args->is_quiet, "nothing but answers, warnings and errors");

@@ -4,11 +4,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <initializer_list>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "bench_train.h"
 #include "command.h"
 #include "core/error.h"
 #include "core/rng.h"
@@ -18,6 +21,7 @@
 #include "interrupt.h"
 #include "options.h"
 #include "progress.h"
+#include "samples.h"
 #include "table.h"
 #include "terminal.h"
 
@@ -30,10 +34,14 @@ constexpr const char* examples = R"(
 Contexts are random tokens. prefill reads them from nothing; decode answers behind a context that was
 read before, token by token. Policies take turns, so that a busy machine disturbs all alike; the
 median is reported with the fastest and the slowest repetition.
+train times whole training steps (forward, loss, backward, optimiser) as gsa train cpt takes them, on
+rows of --context raw tokens each; the gists of gsa@CHUNKS come on top. full is plain causal
+attention by the same code. Memory: what tensors hold at most on a GPU, the process on a CPU.
 
 Examples:
   gsa bench decode --model smollm2 --context 512,2048,8192 --policies full,gsa --threads 2
   gsa bench prefill --model smollm2 --context 8192 --policies full,gsa@16,gsa@4-4 --reps 5 --json
+  gsa bench train --model smollm2 --context 1024,2048 --policies gsa@16,full --batch-tokens 2048
 )";
 
 constexpr std::int64_t warmup_len = 256;
@@ -43,12 +51,16 @@ constexpr int max_attempts = 100;
 struct BenchArgs {
   ModelArgs model;
   std::string task;
-  std::vector<std::int64_t> contexts = {512, 2048, 8192};
-  std::vector<std::string> policies = {"full", "gsa"};
+  std::vector<std::int64_t> contexts;
+  std::string policies;
   std::int64_t segment_len = engine::SessionOptions{}.segment_len;
   int num_reps = 5;
   std::int64_t num_tokens = 32;
   std::uint64_t seed = 1;
+  std::int64_t batch_tokens = BenchTrainArgs{}.batch_tokens;
+  std::string trained = "lora";
+  std::int64_t rank = train::ParameterOptions{}.rank;
+  bool recomputes = false;
   bool is_json = false;
   bool is_quiet = false;
 };
@@ -57,17 +69,8 @@ struct BenchArgs {
 struct Measurement {
   std::string policy;
   std::int64_t context = 0;
-  std::vector<double> ms_per_token;
+  Samples ms_per_token;
   double fraction_read = 0;
-
-  double min() const { return *std::min_element(ms_per_token.begin(), ms_per_token.end()); }
-  double max() const { return *std::max_element(ms_per_token.begin(), ms_per_token.end()); }
-  double median() const {
-    std::vector<double> sorted = ms_per_token;
-    std::sort(sorted.begin(), sorted.end());
-    const std::size_t half = sorted.size() / 2;
-    return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-  }
 };
 
 class Bench {
@@ -124,7 +127,7 @@ class Bench {
       const engine::ContextTokens context = random_context(num_context);
       for (std::size_t i = 0; i < runs_.size(); ++i) {
         const auto reading = read(runs_[i], context);
-        results[i].ms_per_token.push_back(1000 * reading->seconds() /
+        results[i].ms_per_token.values.push_back(1000 * reading->seconds() /
                                           static_cast<double>(num_context));
         results[i].fraction_read = engine::prefill_fraction(
             reading->layout(runs_[i].spec.layout), *attention::make_policy(runs_[i].spec));
@@ -140,7 +143,7 @@ class Bench {
     for (int rep = 0; rep < args_.num_reps; ++rep) {
       for (std::size_t i = 0; i < sessions.size(); ++i) {
         const auto [ms_per_token, fraction_read] = decode(sessions[i]);
-        results[i].ms_per_token.push_back(ms_per_token);
+        results[i].ms_per_token.values.push_back(ms_per_token);
         results[i].fraction_read = fraction_read;
       }
     }
@@ -207,12 +210,12 @@ std::string to_json(const BenchArgs& args, const model::Model& model, double loa
   for (const Measurement& result : measurements) {
     results.push_back({{"policy", result.policy},
                        {"context", result.context},
-                       {"ms_per_token", result.median()},
-                       {"tokens_per_second", 1000 / result.median()},
+                       {"ms_per_token", result.ms_per_token.median()},
+                       {"tokens_per_second", 1000 / result.ms_per_token.median()},
                        {"fraction_read", result.fraction_read},
-                       {"ms_per_token_min", result.min()},
-                       {"ms_per_token_max", result.max()},
-                       {"reps", result.ms_per_token.size()}});
+                       {"ms_per_token_min", result.ms_per_token.min()},
+                       {"ms_per_token_max", result.ms_per_token.max()},
+                       {"reps", result.ms_per_token.values.size()}});
   }
   const Json object = {{"task", args.task},
                        {"model", args.model.model},
@@ -234,15 +237,47 @@ std::string to_table(const std::vector<Measurement>& measurements) {
                {"tokens/s", right},
                {"keys read", right}});
   for (const Measurement& result : measurements) {
-    table.add_row({result.policy, format_count(result.context),
-                   fmt::format("{:.3f}", result.median()), fmt::format("{:.3f}", result.min()),
-                   fmt::format("{:.3f}", result.max()), fmt::format("{:.1f}", 1000 / result.median()),
+    const Samples& ms = result.ms_per_token;
+    table.add_row({result.policy, format_count(result.context), fmt::format("{:.3f}", ms.median()),
+                   fmt::format("{:.3f}", ms.min()), fmt::format("{:.3f}", ms.max()),
+                   fmt::format("{:.1f}", 1000 / ms.median()),
                    format_percent(result.fraction_read)});
   }
   return table.to_string(terminal_width());
 }
 
-int run_bench(const BenchArgs& args) {
+/// Input error if an option was given that the task has no use for.
+void refuse_options(const CLI::App& app, const std::string& task) {
+  const std::initializer_list<const char*> of_train = {"--batch-tokens", "--train", "--rank",
+                                                       "--checkpoint-activations"};
+  const std::initializer_list<const char*> of_others = {"--tokens", "--segment", "--adapter"};
+  for (const char* name : task == "train" ? of_others : of_train) {
+    if (app.count(name) > 0) {
+      core::input_error("bench {}: {} belongs to {}; leave it out", task, name,
+                        task == "train" ? "prefill and decode" : "train");
+    }
+  }
+}
+
+int run_train(const BenchArgs& args) {
+  BenchTrainArgs train;
+  train.model = args.model;
+  train.contexts = args.contexts;
+  train.policies = parse_policies(args.policies.empty() ? "gsa@16,full" : args.policies);
+  train.batch_tokens = args.batch_tokens;
+  train.num_reps = args.num_reps;
+  train.parameters.trained = train::parse_trained(args.trained);
+  train.parameters.rank = args.rank;
+  train.parameters.seed = args.seed;
+  train.recomputes = args.recomputes;
+  train.is_json = args.is_json;
+  train.is_quiet = args.is_quiet;
+  return run_bench_train(train);
+}
+
+int run_bench(BenchArgs args) {
+  if (args.contexts.empty()) args.contexts = {512, 2048, 8192};
+  if (args.policies.empty()) args.policies = "full,gsa";
   auto specs = parse_policies(args.policies);
   Interrupt interrupt;
   const auto start = std::chrono::steady_clock::now();
@@ -260,37 +295,62 @@ int run_bench(const BenchArgs& args) {
   return 0;
 }
 
+void add_step_options(CLI::App& app, BenchArgs& args) {
+  const auto* group = "Task train";
+  app.add_option("--batch-tokens", args.batch_tokens,
+                 "raw tokens per step: as many rows as they hold, at least one")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000'000}))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--train", args.trained, "lora, or full: all weights (gists always train)")
+      ->check(CLI::IsMember({"lora", "full"}))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--rank", args.rank, "of LoRA, on all projections")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--checkpoint-activations", args.recomputes,
+               "compute layers twice instead of keeping what backward needs")
+      ->group(group);
+}
+
 }  // namespace
 
 Command add_bench(CLI::App& app) {
   auto args = std::make_shared<BenchArgs>();
-  app.add_option("task", args->task, "prefill or decode")
+  app.add_option("task", args->task, "prefill, decode or train")
       ->required()
-      ->check(CLI::IsMember({"prefill", "decode"}));
-  app.add_option("--context,-c", args->contexts, "lengths in tokens, separated by commas")
+      ->check(CLI::IsMember({"prefill", "decode", "train"}));
+  app.add_option("--context,-c", args->contexts,
+                 "lengths in tokens, separated by commas (default: 512,2048,8192; train: "
+                 "4096,8192,16384,32768 on a GPU, 1024,2048 on a CPU)")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000'000}))
-      ->capture_default_str();
-  app.add_option("--policies,-p", args->policies, "separated by commas")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->capture_default_str();
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000'000}));
+  app.add_option("--policies,-p", args->policies,
+                 "separated by commas (default: full,gsa; train: gsa@16,full)");
   app.add_option("--reps", args->num_reps, "repetitions after a warm-up")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--tokens", args->num_tokens, "decode: tokens timed per repetition")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
-  app.add_option("--segment", args->segment_len, "tokens read per step")
+  app.add_option("--segment", args->segment_len, "prefill, decode: tokens read per step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--seed", args->seed, "of the random tokens")->capture_default_str();
+  app.add_option("--seed", args->seed, "of the random tokens")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_step_options(app, *args);
   app.add_flag("--json", args->is_json, "one JSON object on standard output");
   app.add_flag("--quiet", args->is_quiet, "no progress");
   add_model_options(app, args->model);
   app.footer(policy_help() + examples);
-  return [args] { return run_bench(*args); };
+  return [args, &app] {
+    refuse_options(app, args->task);
+    return args->task == "train" ? run_train(*args) : run_bench(*args);
+  };
 }
 
 }  // namespace gsa::apps

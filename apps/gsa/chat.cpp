@@ -38,7 +38,7 @@ struct ChatArgs {
   SessionArgs session;
   engine::GenerateOptions generate;
   std::vector<std::string> documents;
-  std::string policy;
+  std::optional<std::string> policy;
   bool is_quiet = false;
 };
 
@@ -128,11 +128,11 @@ class Chat {
 
 int run_chat(const ChatArgs& args) {
   args.generate.sampling.validate();
-  auto specs = parse_policies({args.policy.empty() ? default_policy(args.model) : args.policy});
+  auto spec = parse_policy(args.policy.value_or(default_policy(args.model)));
   const auto documents = read_documents(args.documents);
   Interrupt interrupt;
   ModelSet models = ModelSet::load(args.model);
-  const auto runs = make_runs(std::move(specs), models);
+  const auto runs = make_runs({std::move(spec)}, models);
   if (!args.is_quiet) note_untrained_gists(runs);
   engine::Session session(runs[0].model, runs[0].spec, make_session_options(args.session));
   {
@@ -151,8 +151,9 @@ Command add_chat(CLI::App& app) {
         return path == "-" ? "standard input is the conversation; give a file" : "";
       })
       ->allow_extra_args(false);
-  app.add_option("--policy,-p", args->policy,
-                 "what an answer may read (default: gsa with an adapter, else meanpool)");
+  app.add_option_function<std::string>(
+      "--policy,-p", [args](const std::string& text) { args->policy = text; },
+      "what an answer may read (default: gsa with an adapter, else meanpool)");
   app.add_flag("--quiet", args->is_quiet, "nothing but answers, warnings and errors");
   add_model_options(app, args->model);
   add_generate_options(app, args->generate);

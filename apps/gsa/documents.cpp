@@ -1,7 +1,9 @@
 #include "documents.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
+#include <system_error>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -16,6 +18,9 @@ constexpr std::string_view standard_input = "-";
 std::string read_document(const std::string& path) {
   const bool is_stdin = path == standard_input;
   const std::string name = is_stdin ? "standard input" : path;
+  std::error_code error;
+  if (!is_stdin && !std::filesystem::exists(path, error) && !error)
+    core::input_error("document: {}: no such file: check the path", path);
   const std::string bytes = is_stdin ? core::read_stream(std::cin, name) : core::read_file(path);
   std::string text = core::decode_document(bytes, name);
   if (text.empty()) core::input_error("document: {}: it is empty: give a text", name);

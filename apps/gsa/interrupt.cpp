@@ -4,23 +4,12 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "command.h"
-
 namespace gsa::apps {
-namespace {
 
-sigset_t watched_signals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  return signals;
-}
-
-}  // namespace
-
-Interrupt::Interrupt() {
-  const sigset_t signals = watched_signals();
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+Interrupt::Interrupt(std::initializer_list<int> signals) {
+  sigemptyset(&signals_);
+  for (const int signal : signals) sigaddset(&signals_, signal);
+  pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
   waiter_ = std::thread([this] { wait_for_signals(); });
 }
 
@@ -31,8 +20,12 @@ Interrupt::~Interrupt() {
   }
   pthread_kill(waiter_.native_handle(), SIGINT);  // wakes it
   waiter_.join();
-  const sigset_t signals = watched_signals();
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
+}
+
+int Interrupt::exit_code() {
+  const std::lock_guard lock(mutex_);
+  return 128 + last_signal_;
 }
 
 std::stop_token Interrupt::begin_work() {
@@ -48,16 +41,17 @@ void Interrupt::end_work() {
 }
 
 void Interrupt::wait_for_signals() {
-  const sigset_t signals = watched_signals();
   while (true) {
     int signal = 0;
-    if (sigwait(&signals, &signal) != 0) continue;
+    if (sigwait(&signals_, &signal) != 0) continue;
     const std::lock_guard lock(mutex_);
     if (is_closing_) return;
-    // request_stop is false if it was requested before: the second Ctrl-C.
-    if (is_working_ && source_.request_stop()) continue;
+    last_signal_ = signal;
+    // request_stop is false if it was requested before: the second Ctrl-C ends the program at once.
+    // SIGTERM does not: mpirun sends it several times.
+    if (is_working_ && (source_.request_stop() || signal == SIGTERM)) continue;
     (void)!write(STDERR_FILENO, "\n", 1);
-    _exit(exit_interrupted);
+    _exit(128 + signal);
   }
 }
 

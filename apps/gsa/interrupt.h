@@ -1,5 +1,7 @@
 #pragma once
 
+#include <csignal>
+#include <initializer_list>
 #include <mutex>
 #include <stop_token>
 #include <thread>
@@ -9,15 +11,19 @@ namespace gsa::apps {
 /// Thrown to leave work that Ctrl-C stopped.
 struct Interrupted {};
 
-/// Turns Ctrl-C into a request to stop. Make it before any other thread starts: SIGINT is blocked in
-/// all of them and waited for in one of its own. While no work is under way, and when it is pressed
-/// a second time, Ctrl-C ends the program at once with exit code 130.
+/// Turns Ctrl-C, and other signals if wanted, into a request to stop. Make it before any other thread
+/// starts: the signals are blocked in all of them and waited for in one of its own. While no work is
+/// under way, and when one comes a second time, it ends the program at once with exit code
+/// 128 + its number (130 for Ctrl-C).
 class Interrupt {
  public:
-  Interrupt();
+  explicit Interrupt(std::initializer_list<int> signals = {SIGINT});
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
+
+  /// Exit code of the signal that stopped the work: 128 + its number.
+  int exit_code();
 
   /// While it lives, work is under way that Ctrl-C asks to stop.
   class Work {
@@ -43,10 +49,12 @@ class Interrupt {
   void end_work();
   void wait_for_signals();
 
+  sigset_t signals_;
   std::mutex mutex_;  // guards what follows
   std::stop_source source_;
   bool is_working_ = false;
   bool is_closing_ = false;
+  int last_signal_ = SIGINT;
 
   std::thread waiter_;
 };

@@ -18,11 +18,10 @@
 
 namespace gsa::apps {
 
-void add_model_options(CLI::App& app, ModelArgs& args) {
+void add_base_model_options(CLI::App& app, ModelArgs& args) {
   app.add_option("--model,-m", args.model, "GGUF file, Hugging Face directory, or the name smollm2")
       ->required()
       ->group("Model");
-  add_adapter_option(app, args);
   app.add_option("--device", args.device, "cpu, cuda or cuda:N")
       ->capture_default_str()
       ->group("Model");
@@ -32,6 +31,11 @@ void add_model_options(CLI::App& app, ModelArgs& args) {
   app.add_option("--threads,-t", args.num_threads, "threads of the CPU (default: one per core)")
       ->check(CLI::Range(1, 1024))
       ->group("Model");
+}
+
+void add_model_options(CLI::App& app, ModelArgs& args) {
+  add_base_model_options(app, args);
+  add_adapter_option(app, args);
 }
 
 void add_adapter_option(CLI::App& app, ModelArgs& args) {
@@ -98,7 +102,9 @@ std::optional<std::string> ModelSet::adapter_names() const {
 
 void add_session_options(CLI::App& app, SessionArgs& args) {
   const auto* group = "Conversation";
-  app.add_option("--system", args.system_prompt, "system prompt (default: the model's own)")
+  app.add_option_function<std::string>(
+         "--system", [&args](const std::string& text) { args.system_prompt = text; },
+         "system prompt (default: the model's own)")
       ->group(group);
   app.add_option("--chat-template", args.chat_template,
                  fmt::format("{} (default: the model's own)",
@@ -130,9 +136,10 @@ engine::SessionOptions make_session_options(const SessionArgs& args) {
 void add_generate_options(CLI::App& app, engine::GenerateOptions& options) {
   const auto* group = "Answer";
   engine::SamplingOptions& sampling = options.sampling;
-  app.add_option("--max-tokens", options.max_tokens, "longest answer")
+  app.add_option("--max-tokens", options.max_tokens,
+                 fmt::format("longest answer (default: {}, or what the model's window leaves)",
+                             engine::GenerateOptions::kDefaultMaxTokens))
       ->check(CLI::PositiveNumber)
-      ->capture_default_str()
       ->group(group);
   app.add_option("--temperature", sampling.temperature, "0 takes the most likely token")
       ->capture_default_str()
@@ -149,15 +156,33 @@ void add_generate_options(CLI::App& app, engine::GenerateOptions& options) {
   app.add_option("--repetition-penalty", sampling.repetition_penalty, "1: none")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--seed", sampling.seed, "of the draws")->capture_default_str()->group(group);
+  app.add_option("--seed", sampling.seed, "of the draws")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--stop", options.stop, "end the answer before this text; repeatable")
       ->allow_extra_args(false)
       ->group(group);
 }
 
-std::vector<attention::PolicySpec> parse_policies(const std::vector<std::string>& policies) {
+attention::PolicySpec parse_policy(const std::string& policy) {
+  if (policy.find(',') != std::string::npos) {
+    core::input_error("policy '{}': give one here; gsa ask --compare takes several", policy);
+  }
+  return attention::PolicySpec::parse(policy);
+}
+
+std::vector<attention::PolicySpec> parse_policies(const std::string& policies) {
   std::vector<attention::PolicySpec> specs;
-  for (const std::string& policy : policies) specs.push_back(attention::PolicySpec::parse(policy));
+  for (std::size_t begin = 0; begin <= policies.size();) {
+    const std::size_t end = std::min(policies.find(',', begin), policies.size());
+    if (end == begin) {
+      core::input_error("policies: '{}' has an empty entry: write for example full,gsa@16",
+                        policies);
+    }
+    specs.push_back(attention::PolicySpec::parse(policies.substr(begin, end - begin)));
+    begin = end + 1;
+  }
   return specs;
 }
 

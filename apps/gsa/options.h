@@ -24,6 +24,9 @@ struct ModelArgs {
   int num_threads = 0;  ///< 0: LibTorch's choice
 };
 
+/// The model without adapters, and where it runs.
+void add_base_model_options(CLI::App& app, ModelArgs& args);
+/// The same, and --adapter.
 void add_model_options(CLI::App& app, ModelArgs& args);
 void add_adapter_option(CLI::App& app, ModelArgs& args);
 
@@ -64,8 +67,11 @@ engine::SessionOptions make_session_options(const SessionArgs& args);
 /// Length, sampling and stop strings of answers.
 void add_generate_options(CLI::App& app, engine::GenerateOptions& options);
 
-/// Reads policies as a user writes them; input error for one that is not known.
-std::vector<attention::PolicySpec> parse_policies(const std::vector<std::string>& policies);
+/// Reads one policy as a user writes it; input error for one that is not known, and for a list.
+attention::PolicySpec parse_policy(const std::string& policy);
+
+/// Reads policies separated by commas; input error for one that is not known or left empty.
+std::vector<attention::PolicySpec> parse_policies(const std::string& policies);
 
 /// Policies with the models they run on, in the order given.
 std::vector<engine::PolicyRun> make_runs(std::vector<attention::PolicySpec> specs,

@@ -28,9 +28,10 @@ ProgressBar::ProgressBar(bool is_wanted) : is_enabled_(is_wanted && stderr_is_te
 
 ProgressBar::~ProgressBar() { end(); }
 
-void ProgressBar::begin(std::string label) {
+void ProgressBar::begin(std::string label, std::string unit) {
   end();
   label_ = std::move(label);
+  unit_ = std::move(unit);
   start_ = Clock::now();
   last_drawn_ = {};
   update(0, 0);
@@ -44,12 +45,16 @@ void ProgressBar::update(std::int64_t done, std::int64_t total) {
   const double seconds_left =
       done > 0 ? seconds_since(start_) * static_cast<double>(total - done) / static_cast<double>(done)
                : -1;
-  fmt::print(stderr, "\r{}\033[K", progress_line(label_, done, total, seconds_left));
-  std::fflush(stderr);
-  is_drawn = true;
+  draw_line(progress_line(label_, done, total, seconds_left, unit_));
 }
 
 void ProgressBar::end() { clear_line(); }
+
+void ProgressBar::draw_line(const std::string& line) {
+  fmt::print(stderr, "\r{}\033[K", line);
+  std::fflush(stderr);
+  is_drawn = true;
+}
 
 void ProgressBar::clear_line() {
   if (!is_drawn) return;
@@ -59,13 +64,13 @@ void ProgressBar::clear_line() {
 }
 
 std::string progress_line(const std::string& label, std::int64_t done, std::int64_t total,
-                          double seconds_left) {
+                          double seconds_left, const std::string& unit) {
   if (total <= 0) return label + " ...";
   const std::int64_t filled = std::clamp<std::int64_t>(bar_width * done / total, 0, bar_width);
   std::string bar(static_cast<std::size_t>(filled), '#');
   bar.resize(bar_width, '.');
-  std::string line = fmt::format("{} [{}] {}/{} tokens", label, bar, format_count(done),
-                                 format_count(total));
+  std::string line = fmt::format("{} [{}] {}/{} {}", label, bar, format_count(done),
+                                 format_count(total), unit);
   if (seconds_left >= 0.5) line += fmt::format(", {:.0f} s left", seconds_left);
   return line;
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -60,7 +61,8 @@ struct SessionOptions {
 };
 
 struct AskOptions {
-  std::int64_t max_tokens = 256;
+  /// Longest answer; unset: 256, or what the window that the model was trained for leaves.
+  std::optional<std::int64_t> max_tokens = {};
   double temperature = 0;  ///< 0: always the most likely token
   std::int64_t top_k = 0;  ///< 0: all
   double top_p = 1;

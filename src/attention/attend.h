@@ -11,17 +11,17 @@ namespace gsa::attention {
 /// (`merge`).
 struct Attended {
   at::Tensor out;  // [T, H, d], dtype of q
-  at::Tensor
-      lse;  // [T, H] f32, natural log of the sum of exponentials; -inf where nothing was visible
+  at::Tensor lse;  // [T, H] f32, log of the sum of exponentials; -inf where nothing was visible
 };
 
 /// softmax(scale * q k^T) v over exactly the keys of the visible set, one softmax per query and
 /// head (method §3.4).
-///   q       [T, H, d] after RoPE, T = visible.ranges->queries.count, H a multiple of the arenas'
-///   H_kv arenas  keys and values of the layer
+///   q       [T, H, d] after RoPE: T = visible.ranges->queries.count, H a multiple of H_kv
+///   arenas  keys and values of the layer
 /// Composite of LibTorch operations on the device of q. Memory beyond the result is bounded by
 /// blocks of queries; no tensor of T x n elements exists. Differentiable in q and every span's k
 /// and v when grad mode is on (scores are recomputed from the log-sum-exp in backward).
+/// `visible.layout` must live until backward has run.
 Attended attend(const at::Tensor& q, const KvArenas& arenas, const VisibleSet& visible,
                 double scale);
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "attention/attend.h"
+#include "attention/packed_attention.h"
 #include "attention/selection.h"
 
 namespace gsa::attention {
@@ -17,7 +18,7 @@ KvArenas arenas_of_rows(const BatchSequence& sequence, const at::Tensor& k, cons
   KvArenas arenas;
   arenas.gists.resize(sequence.layout->num_levels());
   for (const BatchSlice& slice : sequence.slices) {
-    const auto [level, begin, count] = slice.entries;
+    const auto& [level, begin, count, branch_begins] = slice.entries;
     if (count == 0) continue;
     KvArena& arena = level == kRawLevel ? arenas.raw : arenas.gists[level];
     arena.spans.push_back({k.narrow(0, slice.row, count).transpose(0, 1),
@@ -28,21 +29,29 @@ KvArenas arenas_of_rows(const BatchSequence& sequence, const at::Tensor& k, cons
 
 }  // namespace
 
+BatchAttention::BatchAttention(const Batch& batch, double scale)
+    : batch_(batch), scale_(scale), packed_(std::make_unique<PackedAttention>(batch)) {}
+
+BatchAttention::~BatchAttention() = default;
+
 at::Tensor BatchAttention::operator()(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                                       const at::Tensor& v) {
+  for (const BatchSequence& sequence : batch_.sequences) {
+    if (sequence.store == nullptr) continue;
+    for (const BatchSlice& slice : sequence.slices) {
+      const std::int64_t count = slice.entries.count;
+      sequence.store->append(layer, slice.entries.level, k.narrow(0, slice.row, count),
+                             v.narrow(0, slice.row, count));
+    }
+  }
+  if (PackedAttention::supports(batch_, q)) {
+    const at::Tensor out = attend_packed(layer, q, k, v);
+    if (out.defined()) return out;
+  }
   std::vector<std::pair<std::int64_t, at::Tensor>> parts;  // by first row
   for (const BatchSequence& sequence : batch_.sequences) {
-    KvArenas arenas;
-    if (sequence.store != nullptr) {
-      for (const BatchSlice& slice : sequence.slices) {
-        const std::int64_t count = slice.entries.count;
-        sequence.store->append(layer, slice.entries.level, k.narrow(0, slice.row, count),
-                               v.narrow(0, slice.row, count));
-      }
-      arenas = sequence.store->arenas(layer);
-    } else {
-      arenas = arenas_of_rows(sequence, k, v);
-    }
+    const KvArenas arenas = sequence.store != nullptr ? sequence.store->arenas(layer)
+                                                      : arenas_of_rows(sequence, k, v);
     for (const BatchSlice& slice : sequence.slices) {
       if (slice.entries.count == 0) continue;
       const at::Tensor rows = q.narrow(0, slice.row, slice.entries.count);
@@ -56,14 +65,44 @@ at::Tensor BatchAttention::operator()(std::int64_t layer, const at::Tensor& q, c
   return outs.size() == 1 ? outs[0] : at::cat(outs);
 }
 
+at::Tensor BatchAttention::attend_packed(std::int64_t layer, const at::Tensor& q,
+                                         const at::Tensor& k, const at::Tensor& v) {
+  std::vector<std::vector<PlannedSlice>> slices;
+  for (const BatchSequence& sequence : batch_.sequences) {
+    auto& planned = slices.emplace_back();
+    for (const BatchSlice& slice : sequence.slices) {
+      if (slice.entries.count == 0) continue;
+      const bool selects = slice.is_suffix && sequence.policy->selects(layer);
+      planned.push_back({&slice, ranges_for(layer, sequence, slice), selects});
+    }
+  }
+  if (!packed_->prepare(slices, q.device())) return {};
+
+  std::vector<VisibleSet> selected(slices.size());
+  for (std::size_t i = 0; i < slices.size(); ++i) {
+    for (const PlannedSlice& planned : slices[i]) {
+      if (!planned.selects) continue;
+      const BatchSequence& sequence = batch_.sequences[i];
+      const at::Tensor rows = q.narrow(0, planned.slice->row, planned.slice->entries.count);
+      selected[i] = visible_set(layer, sequence, *planned.slice, rows.detach(),
+                                arenas_of_rows(sequence, k.detach(), v.detach()));
+    }
+  }
+  return (*packed_)(q, k, v, selected, scale_);
+}
+
 at::Tensor BatchAttention::attend_slice(std::int64_t layer, const BatchSequence& sequence,
                                         const BatchSlice& slice, const at::Tensor& q,
                                         const KvArenas& arenas) {
+  return attend(q, arenas, visible_set(layer, sequence, slice, q, arenas), scale_).out;
+}
+
+VisibleSet BatchAttention::visible_set(std::int64_t layer, const BatchSequence& sequence,
+                                       const BatchSlice& slice, const at::Tensor& q,
+                                       const KvArenas& arenas) {
   Policy& policy = *sequence.policy;
-  const StaticRule rule =
-      slice.is_suffix ? policy.suffix_rule(layer) : policy.context_rule(slice.entries.level);
   VisibleSet visible;
-  visible.ranges = ranges_for(sequence, slice, rule);
+  visible.ranges = ranges_for(layer, sequence, slice);
   visible.layout = sequence.layout;
   at::Tensor scored_only;
   if (slice.is_suffix && policy.selects(layer)) {
@@ -73,11 +112,13 @@ at::Tensor BatchAttention::attend_slice(std::int64_t layer, const BatchSequence&
   if (slice.is_suffix && sequence.meter != nullptr) {
     sequence.meter->add(num_visible(visible, arenas.num_kv_heads()), scored_only, *visible.ranges);
   }
-  return attend(q, arenas, visible, scale_).out;
+  return visible;
 }
 
-BatchAttention::Ranges BatchAttention::ranges_for(const BatchSequence& sequence,
-                                                  const BatchSlice& slice, const StaticRule& rule) {
+BatchAttention::Ranges BatchAttention::ranges_for(std::int64_t layer, const BatchSequence& sequence,
+                                                  const BatchSlice& slice) {
+  const StaticRule rule = slice.is_suffix ? sequence.policy->suffix_rule(layer)
+                                          : sequence.policy->context_rule(slice.entries.level);
   for (const CachedRanges& cached : cache_) {
     if (cached.slice == &slice && cached.rule == rule) return cached.ranges;
   }
@@ -121,6 +162,7 @@ void append_context(Batch& batch, BatchSequence& sequence, std::span<const std::
       places.push_back(layout.position(level, node));
     add(level, first, at::zeros({last - first}, options), to_tensor(places, device));
   }
+  if (ids.empty()) return;
   batch.tokens = at::cat(ids);
   batch.positions = at::cat(positions);
 }

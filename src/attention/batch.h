@@ -15,6 +15,8 @@
 
 namespace gsa::attention {
 
+class PackedAttention;
+
 /// Rows of a batch that are consecutive entries of one arena of one sequence.
 struct BatchSlice {
   QuerySlice entries;      ///< level and arena indices
@@ -50,7 +52,8 @@ class BatchAttention {
  public:
   /// `batch` must outlive this object. Static ranges are computed once and serve all layers with
   /// the same rule.
-  BatchAttention(const Batch& batch, double scale) : batch_(batch), scale_(scale) {}
+  BatchAttention(const Batch& batch, double scale);
+  ~BatchAttention();
 
   at::Tensor operator()(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                         const at::Tensor& v);
@@ -63,13 +66,21 @@ class BatchAttention {
     Ranges ranges;
   };
 
-  Ranges ranges_for(const BatchSequence& sequence, const BatchSlice& slice, const StaticRule& rule);
+  Ranges ranges_for(std::int64_t layer, const BatchSequence& sequence, const BatchSlice& slice);
   at::Tensor attend_slice(std::int64_t layer, const BatchSequence& sequence,
                           const BatchSlice& slice, const at::Tensor& q, const KvArenas& arenas);
+
+  /// What the slice may attend in a layer: static ranges, and what its policy selects.
+  VisibleSet visible_set(std::int64_t layer, const BatchSequence& sequence, const BatchSlice& slice,
+                         const at::Tensor& q, const KvArenas& arenas);
+  /// All slices in one launch; undefined if the kernels do not take them.
+  at::Tensor attend_packed(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                           const at::Tensor& v);
 
   const Batch& batch_;
   double scale_;
   std::vector<CachedRanges> cache_;
+  std::unique_ptr<PackedAttention> packed_;
 };
 
 /// Appends context rows to a batch: `tokens` are the raw tokens from `raw_begin` on, followed by

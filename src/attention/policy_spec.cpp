@@ -192,16 +192,16 @@ PolicySpec PolicySpec::parse(std::string_view text) {
   const std::size_t at = parts[0].find('@');
   const Kind& kind = find_kind(parts[0].substr(0, at));
   PolicySpec spec = defaults_of(kind);
-  if (at + 1 == parts[0].size()) {
-    core::input_error("policy '{}': chunk sizes are missing after @; write e.g. {}@16", text,
-                      kind.name);
-  }
   if (kind.default_chunks == nullptr) {
     if (at != std::string_view::npos) {
       core::input_error("policy {} has no chunks: leave '{}' out", kind.name, parts[0].substr(at));
     }
   } else {
     const bool has_chunks = at != std::string_view::npos;
+    if (has_chunks && at + 1 == parts[0].size()) {
+      core::input_error("policy '{}': chunk sizes are missing after @; write e.g. {}@16", text,
+                        kind.name);
+    }
     spec.layout.chunk_sizes = ChunkSizes::parse(has_chunks ? parts[0].substr(at + 1)
                                                            : std::string_view(kind.default_chunks));
   }

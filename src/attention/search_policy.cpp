@@ -34,12 +34,8 @@ at::Tensor candidates(const Layout& layout, int level, const at::Tensor& parents
   return at::cat({found, roots.expand({parents.size(0), parents.size(1), -1})}, -1);
 }
 
-/// Keys that some search of a KV head scored: int64 [T, H_kv].
-at::Tensor num_scored(const at::Tensor& ids, std::int64_t num_queries, std::int64_t num_kv_heads,
-                      std::int64_t num_nodes) {
-  if (!ids.defined()) {
-    return at::full({num_queries, num_kv_heads}, num_nodes, at::TensorOptions(at::kLong));
-  }
+/// Different keys among those that the searches of a KV head scored: int64 [T, H_kv].
+at::Tensor num_scored(const at::Tensor& ids, std::int64_t num_queries, std::int64_t num_kv_heads) {
   return sorted_unique(ids.reshape({num_queries, num_kv_heads, -1})).ge(0).sum(-1);
 }
 
@@ -105,8 +101,11 @@ at::Tensor SearchPolicy::select(const SelectInput& input, VisibleSet& visible) {
     if (level == 0) visible.unfolded = kept;
     if (attends_gists) visible.gists[level] = kept;
     if (reads_keys() && spec().gists != PolicySpec::Gists::all) {
-      scored_only +=
-          num_scored(ids, num_queries, num_kv_heads, num_candidates).to(scored_only.device());
+      if (ids.defined()) {
+        scored_only += num_scored(ids, num_queries, num_kv_heads);
+      } else {
+        scored_only += num_candidates;  // every search scored them all
+      }
       if (attends_gists) scored_only -= kept.ge(0).sum(-1);
     }
   }

@@ -2,7 +2,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/where.h>
 
@@ -42,9 +42,11 @@ at::Tensor unfold(const at::Tensor& chunks, const Layout& layout) {
 
 at::Tensor to_tensor(std::span<const std::int64_t> values, at::Device device) {
   const auto count = static_cast<std::int64_t>(values.size());
+  // From pinned memory the copy to a device waits for nothing.
   const at::Tensor host =
-      at::from_blob(const_cast<std::int64_t*>(values.data()), {count}, at::kLong);
-  return device.is_cpu() ? host.clone() : host.to(device);
+      at::empty({count}, at::TensorOptions(at::kLong).pinned_memory(!device.is_cpu()));
+  std::copy(values.begin(), values.end(), host.data_ptr<std::int64_t>());
+  return device.is_cpu() ? host : host.to(device, /*non_blocking=*/true);
 }
 
 at::Tensor sorted_unique(const at::Tensor& ids) {

@@ -31,20 +31,30 @@ void raw_rows(const Layout& layout, const StaticRule& rule, RangeTable& table) {
   using Kind = StaticRule::Kind;
   const auto& options = layout.options();
   const bool has_levels = layout.num_levels() > 0;
-  RangeColumn sinks, local;
+  RangeColumn sinks, local, branch;
   const bool sees_gists = (rule.kind == Kind::gist && rule.gists_visible) ||
                           (rule.kind == Kind::local && rule.all_gists);
   std::vector<RangeColumn> gists(sees_gists ? layout.num_levels() : 0);
   for (int level = 0; level < static_cast<int>(gists.size()); ++level) gists[level].level = level;
 
   const QuerySlice& queries = table.queries;
-  for (std::int64_t i = queries.begin; i < queries.begin + queries.count; ++i) {
+  const bool has_branches = !queries.branch_begins.empty();
+  for (std::int64_t t = 0; t < queries.count; ++t) {
+    // Where the query would stand if its branch followed the context directly.
+    std::int64_t i = queries.begin + t;
+    if (has_branches) i = layout.num_raw() + i - queries.branch_begins[t];
     std::int64_t begin = 0;
     if (rule.kind == Kind::window) begin = std::max<std::int64_t>(0, i + 1 - rule.window);
     if (has_levels && (rule.kind == Kind::gist || rule.kind == Kind::local)) {
       begin = layout.section_begin(0, layout.nodes_before_raw(0, i) - options.num_local_chunks);
     }
-    push_raw(sinks, local, options.num_sinks, begin, i + 1);
+    if (has_branches) {
+      const std::int64_t shift = queries.branch_begins[t] - layout.num_raw();
+      push_raw(sinks, local, options.num_sinks, begin, layout.num_raw());
+      push(branch, std::max(begin, layout.num_raw()) + shift, i + 1 + shift);
+    } else {
+      push_raw(sinks, local, options.num_sinks, begin, i + 1);
+    }
     for (RangeColumn& column : gists) {
       const bool is_top = column.level + 1 == layout.num_levels();
       const std::int64_t section = is_top ? 0 : layout.nodes_before_raw(column.level + 1, i);
@@ -54,6 +64,7 @@ void raw_rows(const Layout& layout, const StaticRule& rule, RangeTable& table) {
   }
   if (rule.kind != Kind::full) table.columns.push_back(std::move(sinks));
   table.columns.push_back(std::move(local));
+  if (has_branches) table.columns.push_back(std::move(branch));
   for (RangeColumn& column : gists) table.columns.push_back(std::move(column));
 }
 

@@ -32,6 +32,9 @@ struct QuerySlice {
   int level = kRawLevel;
   std::int64_t begin = 0;  ///< index of the first query in its arena
   std::int64_t count = 0;
+  /// Suffixes of one context that do not see each other lie in the raw arena one after the other:
+  /// per query, the raw index at which its suffix begins. Empty: the raw tokens are one text.
+  std::vector<std::int64_t> branch_begins{};  // [count] or empty
 };
 
 /// One visible range per query of a slice, in the arena of `level`.
@@ -40,8 +43,9 @@ struct RangeColumn {
   std::vector<std::int64_t> begin, end;  // [count]; begin <= end
 };
 
-/// Visible ranges of every query of a slice: at most two raw columns and one per gist level. The
-/// ranges of one query are disjoint (visible sets are sets).
+/// Visible ranges of every query of a slice: at most two raw columns, a third for what queries in a
+/// branch see of it, and one per gist level. The ranges of one query are disjoint (visible sets are
+/// sets).
 struct RangeTable {
   QuerySlice queries;
   std::vector<RangeColumn> columns;

@@ -22,36 +22,13 @@ constexpr std::uint64_t max_num_tensors = 1 << 18;
 constexpr std::uint64_t max_num_keys = 1 << 16;
 constexpr std::uint64_t max_name_bytes = (1 << 16) - 1;
 constexpr std::uint32_t max_num_dims = 4;
-constexpr std::uint64_t default_alignment = 32;
 constexpr std::uint64_t max_alignment = 1 << 20;
 
 std::optional<DataType> data_type_of(std::uint32_t ggml_type) {
-  switch (ggml_type) {
-    case 0:
-      return DataType::f32;
-    case 1:
-      return DataType::f16;
-    case 2:
-      return DataType::q4_0;
-    case 3:
-      return DataType::q4_1;
-    case 6:
-      return DataType::q5_0;
-    case 7:
-      return DataType::q5_1;
-    case 8:
-      return DataType::q8_0;
-    case 12:
-      return DataType::q4_k;
-    case 13:
-      return DataType::q5_k;
-    case 14:
-      return DataType::q6_k;
-    case 30:
-      return DataType::bf16;
-    default:
-      return std::nullopt;
+  for (const auto& [id, type] : gguf_types) {
+    if (id == ggml_type) return type;
   }
+  return std::nullopt;
 }
 
 void check_magic_and_version(GgufHeaderReader& reader) {
@@ -230,13 +207,15 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
   check_magic_and_version(reader);
   const std::uint64_t num_tensors = reader.read_count(max_num_tensors, "number of tensors");
   const std::uint64_t num_keys = reader.read_count(max_num_keys, "number of metadata keys");
+  const std::size_t metadata_begin = reader.offset();
   file.metadata_ = read_metadata(reader, num_keys);
+  file.metadata_bytes_ = bytes.subspan(metadata_begin, reader.offset() - metadata_begin);
 
   if (const std::uint64_t num_parts = file.get_uint_or("split.count", 1); num_parts > 1) {
     reader.fail("split.count", "this is one of {} parts; join them with llama-gguf-split --merge",
                 num_parts);
   }
-  const std::uint64_t alignment = file.get_uint_or("general.alignment", default_alignment);
+  const std::uint64_t alignment = file.get_uint_or("general.alignment", gguf_default_alignment);
   if (!std::has_single_bit(alignment) || alignment > max_alignment) {
     reader.fail("general.alignment", "{} is no power of two up to {}; {}", alignment, max_alignment,
                 gguf_damaged);
@@ -257,6 +236,7 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
 
 const std::filesystem::path& GgufFile::path() const { return path_; }
 const Metadata& GgufFile::metadata() const { return metadata_; }
+std::span<const std::byte> GgufFile::metadata_bytes() const { return metadata_bytes_; }
 const std::vector<GgufTensor>& GgufFile::tensors() const { return tensors_; }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const {

@@ -39,6 +39,8 @@ class GgufFile {
 
   const std::filesystem::path& path() const;
   const std::map<std::string, GgufValue, std::less<>>& metadata() const;
+  /// All keys and values as they lie in the file.
+  std::span<const std::byte> metadata_bytes() const;
   const std::vector<GgufTensor>& tensors() const;
 
   const GgufTensor* find_tensor(std::string_view name) const;  ///< nullptr if absent
@@ -61,8 +63,14 @@ class GgufFile {
   std::filesystem::path path_;
   std::shared_ptr<const MappedFile> file_;
   std::map<std::string, GgufValue, std::less<>> metadata_;
+  std::span<const std::byte> metadata_bytes_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, std::size_t, std::less<>> tensor_idx_;
 };
+
+/// Writes a GGUF file with the metadata of `like` and these tensors beside `path` and renames it into
+/// place. Resource error if that fails.
+void write_gguf(const std::filesystem::path& path, const GgufFile& like,
+                std::span<const GgufTensor> tensors);
 
 }  // namespace gsa::core

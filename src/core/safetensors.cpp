@@ -175,6 +175,12 @@ class Reader {
   std::string file_;
 };
 
+std::int64_t total_size(const SafeTensorParts& tensor) {
+  std::int64_t num_bytes = 0;
+  for (const auto part : tensor.parts) num_bytes += std::ssize(part);
+  return num_bytes;
+}
+
 /// The shards that an index names, in the order of their names.
 std::set<std::string> read_index(const std::filesystem::path& path) {
   const json index = parse_json(read_file(path), path.string());
@@ -259,31 +265,32 @@ const SafeTensor& SafetensorsFile::tensor(std::string_view name) const {
   return *tensor;
 }
 
-void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensor> tensors,
+void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensorParts> tensors,
                        const std::map<std::string, std::string>& metadata) {
-  std::vector<const SafeTensor*> in_file_order;
-  for (const SafeTensor& tensor : tensors) {
+  std::vector<const SafeTensorParts*> in_file_order;
+  for (const SafeTensorParts& tensor : tensors) {
     const auto element = element_bytes(tensor.dtype);
     std::int64_t num_bytes = element.value_or(0);
     for (const std::int64_t size : tensor.shape) num_bytes *= size;
-    if (!element || num_bytes != std::ssize(tensor.data)) {
+    if (!element || num_bytes != total_size(tensor)) {
       internal_error(
           "safetensors: {}: tensor '{}' has {} bytes, not those of its shape and dtype {}",
-          path.string(), tensor.name, tensor.data.size(), tensor.dtype);
+          path.string(), tensor.name, total_size(tensor), tensor.dtype);
     }
     in_file_order.push_back(&tensor);
   }
-  std::ranges::stable_sort(in_file_order, std::greater{},
-                           [](const SafeTensor* tensor) { return *element_bytes(tensor->dtype); });
+  std::ranges::stable_sort(in_file_order, std::greater{}, [](const SafeTensorParts* tensor) {
+    return *element_bytes(tensor->dtype);
+  });
 
   json header = json::object();
   if (!metadata.empty()) header[metadata_key] = metadata;
-  std::size_t offset = 0;
-  for (const SafeTensor* tensor : in_file_order) {
+  std::int64_t offset = 0;
+  for (const SafeTensorParts* tensor : in_file_order) {
     if (header.contains(tensor->name)) {
       internal_error("safetensors: {}: two tensors '{}'", path.string(), tensor->name);
     }
-    const std::size_t end = offset + tensor->data.size();
+    const std::int64_t end = offset + total_size(*tensor);
     header[tensor->name] = {
         {"dtype", tensor->dtype}, {"shape", tensor->shape}, {"data_offsets", {offset, end}}};
     offset = end;
@@ -294,8 +301,17 @@ void write_safetensors(const std::filesystem::path& path, std::span<const SafeTe
   const std::uint64_t header_len = text.size();
   std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(&header_len, 1)),
                                                 std::as_bytes(std::span(text))};
-  for (const SafeTensor* tensor : in_file_order) parts.push_back(tensor->data);
+  for (const SafeTensorParts* tensor : in_file_order)
+    parts.insert(parts.end(), tensor->parts.begin(), tensor->parts.end());
   write_file_atomic(path, parts);
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensor> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<SafeTensorParts> in_parts;
+  for (const SafeTensor& tensor : tensors)
+    in_parts.push_back({tensor.name, tensor.dtype, tensor.shape, {tensor.data}});
+  write_safetensors(path, in_parts, metadata);
 }
 
 }  // namespace gsa::core

@@ -48,8 +48,18 @@ class SafetensorsFile {
   std::map<std::string, std::size_t, std::less<>> tensor_idx_;
 };
 
+/// A tensor to write whose data lie in several places, one after the other.
+struct SafeTensorParts {
+  std::string name;
+  std::string dtype;
+  std::vector<std::int64_t> shape;
+  std::vector<std::span<const std::byte>> parts;
+};
+
 /// Writes a safetensors file beside `path` and renames it into place. The tensors are laid out by
 /// falling element size, so that each is aligned to its element.
+void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensorParts> tensors,
+                       const std::map<std::string, std::string>& metadata);
 void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensor> tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -119,6 +119,10 @@ std::string decode_document(std::string_view bytes, std::string_view what) {
     }
     bom_len = entry->bytes.size();
   }
+  // Valid UTF-8, but no text has them: UTF-16 without its mark, or another kind of file.
+  if (const std::size_t at = bytes.find('\0'); at != std::string_view::npos) {
+    log_warning(fmt::format("document: {}: byte {} is NUL; is it text in UTF-8?", what, at));
+  }
   DecodedText decoded = decode_utf8(bytes.substr(bom_len));
   if (decoded.num_replaced > 0) {
     log_warning(fmt::format(

@@ -24,7 +24,8 @@ Bom find_bom(std::string_view bytes);
 
 /// The text of a document: drops a UTF-8 byte order mark, refuses UTF-16 and UTF-32 (input error
 /// that names the encoding), replaces ill-formed bytes and logs one warning with their number and
-/// the first one's offset in `bytes`. `what` (usually the path) names the document.
+/// the first one's offset in `bytes`. NUL bytes stay, with a warning that names the first one's
+/// offset. `what` (usually the path) names the document.
 std::string decode_document(std::string_view bytes, std::string_view what);
 
 /// A name from a file as an error message may show it: one line, no control characters, valid

@@ -1,6 +1,7 @@
 #include "engine/compare.h"
 
 #include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -9,20 +10,71 @@
 namespace gsa::engine {
 namespace {
 
-/// The first reading that serves a policy; nullptr for none.
-std::shared_ptr<const Reading> find_reading(
-    const std::vector<std::shared_ptr<const Reading>>& readings, const PolicyRun& run) {
-  const auto found = std::find_if(readings.begin(), readings.end(), [&](const auto& reading) {
-    return reading->serves(*run.model, run.spec);
-  });
-  return found == readings.end() ? nullptr : *found;
-}
+/// A comparison as it runs: policies that one reading serves, one after the other.
+class Comparison {
+ public:
+  Comparison(std::span<const PolicyRun> runs, std::span<const std::string> questions,
+             const CompareOptions& options)
+      : runs_(runs), questions_(questions), options_(options), generate_(options.generate),
+        rows_(runs.size()) {
+    generate_.on_token = nullptr;
+    for (const PolicyRun& run : runs) sessions_.emplace_back(run.model, run.spec, options.session);
+    for (const std::string& question : questions) sessions_.front().check(question, generate_);
+  }
 
-/// Whether a policy from `begin` on can use a reading: others need not be kept.
-bool is_needed(const Reading& reading, std::span<const PolicyRun> later) {
-  return std::any_of(later.begin(), later.end(),
-                     [&](const PolicyRun& run) { return reading.serves(*run.model, run.spec); });
-}
+  /// Rows in the order of the policies; those that were finished if the run was cancelled.
+  std::vector<ResultRow> run(std::span<const std::string> documents) {
+    const ContextTokens context = sessions_.front().tokenize(documents);
+    for (std::size_t i = 0; i < runs_.size() && !is_cancelled(); ++i) {
+      if (rows_[i].empty()) run_group(i, context);
+    }
+    std::vector<ResultRow> rows;
+    for (auto& some : rows_) std::move(some.begin(), some.end(), std::back_inserter(rows));
+    return rows;
+  }
+
+ private:
+  bool is_cancelled() const { return generate_.cancel.stop_requested(); }
+
+  void begin(std::size_t policy) {
+    reset_peak_memory();
+    if (options_.on_policy) options_.on_policy(runs_[policy].spec.to_string());
+  }
+
+  /// Reads the context as a policy does, and answers under all that read it alike.
+  void run_group(std::size_t first, const ContextTokens& context) {
+    begin(first);
+    sessions_[first].read_tokens(context, options_.on_read);
+    const auto reading = sessions_[first].reading();
+    const std::int64_t reading_peak = peak_memory_bytes();
+    for (std::size_t i = first; i < runs_.size() && !is_cancelled(); ++i) {
+      if (!rows_[i].empty() || !reading->serves(*runs_[i].model, runs_[i].spec)) continue;
+      Session session = std::move(sessions_[i]);
+      if (i != first) {
+        begin(i);
+        session.adopt(reading);
+      }
+      answer_all(session, reading_peak, rows_[i]);
+    }
+  }
+
+  void answer_all(Session& session, std::int64_t reading_peak, std::vector<ResultRow>& rows) {
+    for (const std::string& question : questions_) {
+      ResultRow row = make_row(session, question, session.ask(question, generate_));
+      row.peak_memory_bytes = std::max(row.peak_memory_bytes, reading_peak);
+      rows.push_back(std::move(row));
+      if (options_.on_row) options_.on_row(rows.back());
+      if (is_cancelled()) return;
+    }
+  }
+
+  std::span<const PolicyRun> runs_;
+  std::span<const std::string> questions_;
+  const CompareOptions& options_;
+  GenerateOptions generate_;
+  std::vector<Session> sessions_;              // moved out when their policy has run
+  std::vector<std::vector<ResultRow>> rows_;  // per policy
+};
 
 }  // namespace
 
@@ -46,36 +98,8 @@ std::vector<ResultRow> compare(std::span<const PolicyRun> runs,
                                std::span<const std::string> documents,
                                std::span<const std::string> questions,
                                const CompareOptions& options) {
-  std::vector<ResultRow> rows;
-  if (runs.empty() || questions.empty()) return rows;
-  GenerateOptions generate = options.generate;
-  generate.on_token = nullptr;
-
-  std::vector<Session> sessions;
-  for (const PolicyRun& run : runs) sessions.emplace_back(run.model, run.spec, options.session);
-  for (const std::string& question : questions) sessions.front().check(question, generate);
-  const ContextTokens context = sessions.front().tokenize(documents);
-
-  std::vector<std::shared_ptr<const Reading>> readings;
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    Session session = std::move(sessions[i]);
-    reset_peak_memory();
-    if (options.on_policy) options.on_policy(runs[i].spec.to_string());
-    if (auto reading = find_reading(readings, runs[i])) {
-      session.adopt(std::move(reading));
-    } else {
-      session.read_tokens(context, options.on_read);
-      readings.push_back(session.reading());
-    }
-    for (const std::string& question : questions) {
-      rows.push_back(make_row(session, question, session.ask(question, generate)));
-      if (options.on_row) options.on_row(rows.back());
-      if (generate.cancel.stop_requested()) return rows;
-    }
-    std::erase_if(readings,
-                  [&](const auto& reading) { return !is_needed(*reading, runs.subspan(i + 1)); });
-  }
-  return rows;
+  if (runs.empty() || questions.empty()) return {};
+  return Comparison(runs, questions, options).run(documents);
 }
 
 std::string to_json(const ResultRow& row) {

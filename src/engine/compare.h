@@ -27,8 +27,9 @@ struct ResultRow {
   double prefill_seconds = 0;  ///< of the reading, which several rows may share
   double decode_ms_per_token = 0;
   double kv_bytes_per_token = 0;
-  /// Largest resident size of the process while this policy read and answered so far, weights
-  /// included. Where the system cannot reset it (see `reset_peak_memory`), since the process began.
+  /// Largest resident size of the process while the context was read and this policy answered so
+  /// far, weights included, readings of other policies not. Where the system cannot reset it (see
+  /// `reset_peak_memory`), since the process began.
   std::int64_t peak_memory_bytes = 0;
 };
 
@@ -48,9 +49,10 @@ struct CompareOptions {
   std::function<void(const ResultRow& row)> on_row;
 };
 
-/// Runs every policy over the same documents and questions, in order. A policy that reads the
-/// context as an earlier one did uses its reading, and reports the seconds that took. Rows come
-/// policy by policy, question by question.
+/// Runs every policy over the same documents and questions. Policies that read the context alike
+/// share one reading, report the seconds that took, and run one after the other, so that one
+/// reading at a time is held. The rows returned are in the order of `runs`, question by question;
+/// if the run was cancelled, those that were finished.
 std::vector<ResultRow> compare(std::span<const PolicyRun> runs,
                                std::span<const std::string> documents,
                                std::span<const std::string> questions,

@@ -1,5 +1,7 @@
 #include "engine/memory.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -45,6 +47,9 @@ std::optional<std::int64_t> available_in_container() {
 std::int64_t peak_memory_bytes() { return read_proc_kb("/proc/self/status", "VmHWM").value_or(0); }
 
 bool reset_peak_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
   std::ofstream file("/proc/self/clear_refs");
   file << "5";  // proc(5): resets the peak resident size
   file.close();

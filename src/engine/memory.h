@@ -9,8 +9,8 @@ namespace gsa::engine {
 /// `reset_peak_memory`. 0 where the system does not tell.
 std::int64_t peak_memory_bytes();
 
-/// Lets `peak_memory_bytes` start again from the present size. False where the system does not
-/// allow it.
+/// Gives memory that is free back to the system and lets `peak_memory_bytes` start again from the
+/// present size. False where the system does not allow it.
 bool reset_peak_memory();
 
 /// Bytes that can be allocated without swapping, limits of a container included; nothing where the

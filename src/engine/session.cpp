@@ -153,6 +153,7 @@ struct Session::State {
   }
 
   void check_prompt(std::span<const std::int64_t> prompt, const GenerateOptions& generate) const;
+  std::int64_t max_tokens(std::size_t num_prompt, const GenerateOptions& generate) const;
   void begin_conversation();
   void feed(std::span<const std::int64_t> tokens, attention::ReadMeter& meter, at::Tensor& logits);
   std::int32_t sample(Sampler& sampler, const at::Tensor& logits) const;
@@ -165,18 +166,23 @@ void Session::State::check_prompt(std::span<const std::int64_t> prompt,
                                   const GenerateOptions& generate) const {
   generate.sampling.validate();
   (void)StopFilter(generate.stop);
-  if (generate.max_tokens < 1) {
-    core::input_error("session: max_tokens is {}: give a positive number", generate.max_tokens);
-  }
   if (prompt.empty()) core::input_error("session: the prompt has no tokens: give at least one");
+  const std::int64_t num_answer = max_tokens(prompt.size(), generate);
+  if (num_answer < 1)
+    core::input_error("session: max_tokens is {}: give a positive number", num_answer);
   const auto num_prompt = static_cast<std::int64_t>(prompt.size());
   const std::int64_t window = model->config().trained_window;
-  if (generate.max_tokens > window || num_prompt > window - generate.max_tokens) {
+  if (!generate.max_tokens && num_prompt >= window) {
+    core::input_error(
+        "session: the question has {} tokens, the model was trained for {} with its answer: shorten "
+        "the question or read it as a document",
+        num_prompt, window);
+  }
+  if (num_answer > window || num_prompt > window - num_answer) {
     core::input_error(
         "session: the question has {} tokens and the answer up to {}, the model was trained for {} "
-        "together: shorten "
-        "the question, read it as a document, or lower max_tokens",
-        num_prompt, generate.max_tokens, window);
+        "together: shorten the question, read it as a document, or lower max_tokens",
+        num_prompt, num_answer, window);
   }
   for (const std::int64_t id : prompt) {
     if (id < 0 || id >= model->config().vocab) {
@@ -184,6 +190,14 @@ void Session::State::check_prompt(std::span<const std::int64_t> prompt,
                         model->config().vocab);
     }
   }
+}
+
+/// Length of the longest answer that these options allow behind a prompt.
+std::int64_t Session::State::max_tokens(std::size_t num_prompt,
+                                        const GenerateOptions& generate) const {
+  if (generate.max_tokens) return *generate.max_tokens;
+  const std::int64_t left = model->config().trained_window - static_cast<std::int64_t>(num_prompt);
+  return std::clamp<std::int64_t>(left, 1, GenerateOptions::kDefaultMaxTokens);
 }
 
 void Session::State::begin_conversation() {
@@ -228,7 +242,8 @@ Answer Session::State::run_turn(std::span<const std::int64_t> prompt,
 
   std::vector<std::int64_t> input = pending;
   input.insert(input.end(), prompt.begin(), prompt.end());
-  conversation->reserve(static_cast<std::int64_t>(input.size()) + generate.max_tokens);
+  const std::int64_t max_answer = max_tokens(prompt.size(), generate);
+  conversation->reserve(static_cast<std::int64_t>(input.size()) + max_answer);
   at::Tensor logits;
   feed(input, meter, logits);
   auto first_token_time = Clock::now();
@@ -250,7 +265,7 @@ Answer Session::State::run_turn(std::span<const std::int64_t> prompt,
       answer.finish_reason = FinishReason::stop_string;
       break;
     }
-    if (answer.num_tokens == generate.max_tokens) {
+    if (answer.num_tokens == max_answer) {
       answer.finish_reason = FinishReason::length;
       break;
     }

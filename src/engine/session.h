@@ -37,7 +37,11 @@ struct SessionOptions {
 };
 
 struct GenerateOptions {
-  std::int64_t max_tokens = 256;
+  static constexpr std::int64_t kDefaultMaxTokens = 256;
+
+  /// Longest answer. Unset: `kDefaultMaxTokens`, or what the question leaves of the window that the
+  /// model was trained for.
+  std::optional<std::int64_t> max_tokens = {};
   SamplingOptions sampling = {};
   /// The answer ends before the first of these; no part of one reaches `on_token` or the answer's
   /// text.

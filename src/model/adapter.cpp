@@ -76,6 +76,8 @@ class Reader {
       info.chunk_sizes.push_back(attention::ChunkSizes::parse(sizes));
     }
     info.recipe = metadata("recipe");
+    info.data_digest = metadata("data_digest");
+    info.scores = metadata("scores");
     const std::string rank = metadata("lora_rank");
     info.lora_rank = parse_number<std::int64_t>(rank).value_or(-1);
     if (info.lora_rank < 0 || info.lora_rank > max_rank) bad_metadata("lora_rank", rank);
@@ -262,14 +264,14 @@ void Adapter::check_fits(const ModelConfig& config, std::string_view fingerprint
   }
 }
 
-void Adapter::save(const std::filesystem::path& path) const {
+void Adapter::save(const std::filesystem::path& path, at::ScalarType dtype) const {
   std::vector<at::Tensor> copies;  // keeps the bytes alive until they are written
   std::vector<core::SafeTensor> tensors;
   const auto add = [&](std::string name, const at::Tensor& tensor) {
-    copies.push_back(tensor.detach().to(at::kCPU, at::kFloat).contiguous());
+    copies.push_back(tensor.detach().to(at::kCPU, dtype).contiguous());
     const at::Tensor& copy = copies.back();
     tensors.push_back({std::move(name),
-                       "F32",
+                       std::string(safetensors_dtype(dtype)),
                        copy.sizes().vec(),
                        {static_cast<const std::byte*>(copy.const_data_ptr()), copy.nbytes()}});
   };
@@ -286,7 +288,9 @@ void Adapter::save(const std::filesystem::path& path) const {
                            {"lora_rank", fmt::format("{}", info.lora_rank)},
                            {"lora_alpha", fmt::format("{}", info.lora_alpha)},
                            {"lora_targets", joined_targets(info)},
-                           {"recipe", info.recipe}});
+                           {"recipe", info.recipe},
+                           {"data_digest", info.data_digest},
+                           {"scores", info.scores}});
 }
 
 }  // namespace gsa::model

@@ -36,7 +36,9 @@ struct AdapterInfo {
   std::int64_t lora_rank = 0;                      ///< 0: gist embeddings only
   double lora_alpha = 0;                           ///< updates are scaled by alpha / rank
   std::vector<LoraTarget> lora_targets;
-  std::string recipe;  ///< free text: how it was trained
+  std::string recipe;       ///< free text: how it was trained
+  std::string data_digest;  ///< of the data it was trained on, one per stage; may be empty
+  std::string scores;       ///< what it reached, as JSON; may be empty
 
   double lora_scale() const {
     return lora_rank == 0 ? 0 : lora_alpha / static_cast<double>(lora_rank);
@@ -64,8 +66,8 @@ struct Adapter {
   /// whose shape does not fit.
   void check_fits(const ModelConfig& config, std::string_view fingerprint) const;
 
-  /// Writes the file (as f32) beside `path` and renames it into place.
-  void save(const std::filesystem::path& path) const;
+  /// Writes the file beside `path` and renames it into place; `dtype` is f32, f16 or bf16.
+  void save(const std::filesystem::path& path, at::ScalarType dtype = at::kFloat) const;
 };
 
 }  // namespace gsa::model

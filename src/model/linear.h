@@ -27,8 +27,9 @@ class Linear {
   /// Adds an update. Internal error unless its shapes fit.
   void add_lora(Lora lora);
 
-  /// x [..., in] -> [..., out]. Differentiable in x, the weights and every update; updates are
-  /// computed in the dtype of x, whatever theirs is.
+  /// x [..., in] -> [..., out]. Differentiable in x, the weights and every update. Updates under
+  /// training are added to the weight in their own dtype, which costs little beside many rows; others
+  /// are applied to x in its dtype.
   at::Tensor operator()(const at::Tensor& x) const;
 
   const at::Tensor& weight() const { return weight_; }
@@ -36,6 +37,9 @@ class Linear {
   const std::vector<Lora>& loras() const { return loras_; }
 
  private:
+  bool trains() const;
+  at::Tensor merged_weight() const;
+
   at::Tensor weight_;
   at::Tensor bias_;
   std::vector<Lora> loras_;

@@ -5,7 +5,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/rms_norm.h>
-#include <ATen/ops/silu.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -15,6 +14,8 @@
 #include "core/gguf.h"
 #include "core/safetensors.h"
 #include "model/fingerprint.h"
+#include "model/recompute.h"
+#include "model/swiglu.h"
 #include "model/weights.h"
 
 namespace gsa::model {
@@ -26,6 +27,17 @@ bool has_gists(const attention::Batch& batch) {
       return slice.entries.level != attention::kRawLevel;
     });
   });
+}
+
+/// Recomputing runs every layer twice: nothing may count the runs.
+void check_can_recompute(const attention::Batch& batch) {
+  for (const attention::BatchSequence& sequence : batch.sequences) {
+    if (sequence.store != nullptr || sequence.meter != nullptr ||
+        sequence.policy->spec().name == "random") {
+      core::internal_error(
+          "model: a batch with a store, a meter or a random policy cannot be recomputed");
+    }
+  }
 }
 
 }  // namespace
@@ -195,6 +207,37 @@ std::shared_ptr<const Model> Model::with_adapter(const Adapter& adapter) const {
   return model;
 }
 
+std::shared_ptr<const Model> Model::with_weights(
+    const std::function<at::Tensor(const at::Tensor&)>& replace) const {
+  std::shared_ptr<Model> model(new Model(*this));
+  const auto replace_in = [&](at::Tensor& weight) {
+    if (weight.defined()) weight = replace(weight);
+  };
+  const auto replace_linear = [&](Linear& linear) {
+    Linear replaced(replace(linear.weight()),
+                    linear.bias().defined() ? replace(linear.bias()) : at::Tensor());
+    for (const Lora& lora : linear.loras()) replaced.add_lora(lora);
+    linear = std::move(replaced);
+  };
+  replace_in(model->embedding_);
+  for (Layer& layer : model->layers_) {
+    for (at::Tensor* norm :
+         {&layer.attention_norm, &layer.q_norm, &layer.k_norm, &layer.mlp_norm}) {
+      replace_in(*norm);
+    }
+    for (Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      replace_linear(*linear);
+    }
+  }
+  replace_in(model->final_norm_);
+  if (config_.tied_output) {
+    model->output_ = Linear(model->embedding_);
+  } else {
+    replace_linear(model->output_);
+  }
+  return model;
+}
+
 std::pair<Linear*, std::int64_t> Model::projection(std::int64_t layer_idx, LoraTarget target) {
   Layer& layer = layers_[static_cast<std::size_t>(layer_idx)];
   switch (target) {
@@ -225,7 +268,7 @@ at::Tensor Model::embed(const attention::Batch& batch) const {
   std::vector<at::Tensor> parts;  // in the order of the rows
   for (const attention::BatchSequence& sequence : batch.sequences) {
     for (const attention::BatchSlice& slice : sequence.slices) {
-      const auto [level, begin, count] = slice.entries;
+      const auto& [level, begin, count, branch_begins] = slice.entries;
       if (level == attention::kRawLevel) {
         parts.push_back(at::embedding(embedding_, batch.tokens.narrow(0, slice.row, count)));
       } else {
@@ -244,39 +287,61 @@ at::Tensor Model::run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTabl
   const std::int64_t num_q = config_.num_heads;
   const std::int64_t num_kv = config_.num_kv_heads;
 
-  const at::Tensor qkv = layer.qkv(norm(x, layer.attention_norm))
-                             .view({x.size(0), num_q + 2 * num_kv, config_.head_dim});
-  const at::Tensor v = qkv.narrow(1, num_q + num_kv, num_kv);  // [T, H_kv, d]
-  at::Tensor qk = qkv.narrow(1, 0, num_q + num_kv);            // [T, H + H_kv, d]
+  at::Tensor heads = layer.qkv(norm(x, layer.attention_norm))
+                         .view({x.size(0), num_q + 2 * num_kv, config_.head_dim});
   if (config_.qk_norm) {
-    qk = at::cat({norm(qk.narrow(1, 0, num_q), layer.q_norm),
-                  norm(qk.narrow(1, num_q, num_kv), layer.k_norm)},
-                 1);
+    const auto parts = heads.split_with_sizes({num_q, num_kv, num_kv}, 1);
+    heads = at::cat({norm(parts[0], layer.q_norm), norm(parts[1], layer.k_norm), parts[2]}, 1);
   }
-  qk = apply_rope(qk, rope);
-
-  at::Tensor attended =
-      attention(layer_idx, qk.narrow(1, 0, num_q), qk.narrow(1, num_q, num_kv), v);  // [T, H, d]
+  const auto qkv =
+      apply_rope(heads, rope, num_q + num_kv).split_with_sizes({num_q, num_kv, num_kv}, 1);
+  at::Tensor attended = attention(layer_idx, qkv[0], qkv[1], qkv[2]);  // [T, H, d]
   if (rows.defined()) {
     attended = attended.index_select(0, rows);
     x = x.index_select(0, rows);
   }
   x = x + layer.o(attended.flatten(1));
 
-  const at::Tensor gate_up = layer.gate_up(norm(x, layer.mlp_norm));
-  const at::Tensor gate = gate_up.narrow(1, 0, config_.intermediate);
-  const at::Tensor up = gate_up.narrow(1, config_.intermediate, config_.intermediate);
-  return x + layer.down(at::silu(gate) * up);
+  return x + layer.down(swiglu(layer.gate_up(norm(x, layer.mlp_norm))));
+}
+
+std::vector<at::Tensor> Model::Layer::under_training() const {
+  std::vector<at::Tensor> found;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (tensor.defined() && tensor.requires_grad()) found.push_back(tensor);
+  };
+  for (const at::Tensor* norm : {&attention_norm, &q_norm, &k_norm, &mlp_norm}) add(*norm);
+  for (const Linear* linear : {&qkv, &o, &gate_up, &down}) {
+    add(linear->weight());
+    add(linear->bias());
+    for (const Lora& lora : linear->loras()) {
+      add(lora.a);
+      add(lora.b);
+    }
+  }
+  return found;
 }
 
 at::Tensor Model::forward(const attention::Batch& batch, const ForwardOptions& options) const {
+  const bool recomputes = options.recompute && at::GradMode::is_enabled();
+  if (recomputes) check_can_recompute(batch);
   const RopeTable rope =
       rope_table(batch.positions, inv_freq_, config_.rope_scaling.attention_factor);
-  attention::BatchAttention attention(batch, 1 / std::sqrt(static_cast<double>(config_.head_dim)));
+  const auto attention = std::make_shared<attention::BatchAttention>(
+      batch, 1 / std::sqrt(static_cast<double>(config_.head_dim)));
   at::Tensor x = embed(batch);  // [T, hidden]
   for (std::int64_t layer_idx = 0; layer_idx < config_.num_layers; ++layer_idx) {
     const bool is_last = layer_idx + 1 == config_.num_layers;
-    x = run_layer(layer_idx, x, rope, attention, is_last ? options.rows : at::Tensor());
+    const at::Tensor rows = is_last ? options.rows : at::Tensor();
+    if (recomputes) {
+      const auto run = [self = shared_from_this(), layer_idx, rope, attention,
+                        rows](const at::Tensor& input) {
+        return self->run_layer(layer_idx, input, rope, *attention, rows);
+      };
+      x = recomputed(run, x, layers_[static_cast<std::size_t>(layer_idx)].under_training());
+    } else {
+      x = run_layer(layer_idx, std::move(x), rope, *attention, rows);
+    }
   }
   return norm(x, final_norm_);
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,11 +35,15 @@ struct ForwardOptions {
   /// Rows whose hidden states are wanted, [R] int64, any order; undefined: all. The others stop
   /// after the last layer's attention.
   at::Tensor rows;
+  /// Keeps only the input of every layer for backward, which computes the rest again (activation
+  /// checkpointing): less memory for about a third more work, the same gradients. Without grad mode
+  /// it changes nothing. The batch has neither stores nor meters, and no `random` policy.
+  bool recompute = false;
 };
 
 /// A decoder-only transformer of the Llama, Qwen2 or Qwen3 family with its tokenizer: immutable,
 /// shared between sessions and threads.
-class Model {
+class Model : public std::enable_shared_from_this<Model> {
  public:
   /// Reads a .gguf file or a Hugging Face directory. Input error for files that are damaged or not
   /// supported.
@@ -60,6 +65,10 @@ class Model {
   /// once. Input error if the adapter belongs to another base. A model that has an adapter gets the
   /// new one instead.
   std::shared_ptr<const Model> with_adapter(const Adapter& adapter) const;
+  /// This model with other base weights, e.g. those under training: `replace` gives a tensor of the
+  /// same shape, dtype and device for each of them. An adapter stays.
+  std::shared_ptr<const Model> with_weights(
+      const std::function<at::Tensor(const at::Tensor&)>& replace) const;
   /// nullptr without an adapter.
   const AdapterInfo* adapter() const { return adapter_ ? &*adapter_ : nullptr; }
 
@@ -86,6 +95,8 @@ class Model {
     at::Tensor mlp_norm;        // [hidden]
     Linear gate_up;             // gate and up stacked: [2 intermediate, hidden]
     Linear down;                // [hidden, intermediate]
+
+    std::vector<at::Tensor> under_training() const;  // those that require a gradient
   };
 
   Model(ModelConfig config, text::Tokenizer tokenizer);

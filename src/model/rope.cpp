@@ -1,14 +1,20 @@
 #include "model/rope.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
 #include <numbers>
+
+#include "attention/device_stream.h"
+#include "kernels/cuda/build.h"
+#include "kernels/cuda/row_ops.h"
 
 namespace gsa::model {
 namespace {
@@ -106,14 +112,72 @@ RopeTable rope_table(const at::Tensor& positions, const at::Tensor& inv_freq,
   return table;
 }
 
-at::Tensor apply_rope(const at::Tensor& x, const RopeTable& table) {
-  const std::int64_t half = x.size(-1) / 2;
-  const at::Tensor x1 = x.narrow(-1, 0, half);     // [T, H, d / 2]
-  const at::Tensor x2 = x.narrow(-1, half, half);  // [T, H, d / 2]
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+enum class Turn { forth, back };
+
+bool kernel_takes(const at::Tensor& x) {
+  return kernels::has_cuda_kernels() && x.is_cuda() && x.scalar_type() == at::kBFloat16 &&
+         x.size(2) % 16 == 0 && x.stride(2) == 1 && x.stride(1) == x.size(2) &&
+         x.stride(0) % 8 == 0 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
+}
+
+at::Tensor rotate_by_kernel(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated,
+                            Turn turn) {
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  kernels::sm80_bf16_rope({.x = x.const_data_ptr(),
+                           .out = out.mutable_data_ptr(),
+                           .cos = table.cos.const_data_ptr<float>(),
+                           .sin = table.sin.const_data_ptr<float>(),
+                           .num_rows = x.size(0),
+                           .row_stride = x.stride(0),
+                           .num_heads = static_cast<int>(x.size(1)),
+                           .num_rotated = static_cast<int>(num_rotated),
+                           .head_dim = static_cast<int>(x.size(2)),
+                           .sin_sign = turn == Turn::forth ? 1.F : -1.F},
+                          attention::current_stream(x.device()));
+  return out;
+}
+
+at::Tensor rotate(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated,
+                  Turn turn) {
+  if (kernel_takes(x)) return rotate_by_kernel(x, table, num_rotated, turn);
+  const std::int64_t half = x.size(2) / 2;
+  const at::Tensor heads = x.narrow(1, 0, num_rotated);
+  const at::Tensor x1 = heads.narrow(2, 0, half);     // [T, rotated, d / 2]
+  const at::Tensor x2 = heads.narrow(2, half, half);  // [T, rotated, d / 2]
+  const at::Tensor sin = turn == Turn::forth ? table.sin : table.sin.neg();
   // Products with the f32 table are f32, whatever x is.
   const at::Tensor rotated =
-      at::cat({x1 * table.cos - x2 * table.sin, x2 * table.cos + x1 * table.sin}, -1);
-  return rotated.to(x.scalar_type());
+      at::cat({x1 * table.cos - x2 * sin, x2 * table.cos + x1 * sin}, 2).to(x.scalar_type());
+  if (num_rotated == x.size(1)) return rotated;
+  return at::cat({rotated, x.narrow(1, num_rotated, x.size(1) - num_rotated)}, 1);
+}
+
+struct RopeFunction : torch::autograd::Function<RopeFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos,
+                            const at::Tensor& sin, std::int64_t num_rotated) {
+    ctx->save_for_backward({cos, sin});
+    ctx->saved_data["num_rotated"] = num_rotated;
+    return rotate(x, {cos, sin}, num_rotated, Turn::forth);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const std::int64_t num_rotated = ctx->saved_data["num_rotated"].toInt();
+    return {rotate(grads[0].contiguous(), {saved[0], saved[1]}, num_rotated, Turn::back), {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor apply_rope(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated) {
+  if (at::GradMode::is_enabled() && x.requires_grad())
+    return RopeFunction::apply(x, table.cos, table.sin, num_rotated);
+  return rotate(x, table, num_rotated, Turn::forth);
 }
 
 }  // namespace gsa::model

@@ -35,41 +35,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 11> layer_na
     {"ffn_down", "mlp.down_proj"},
 }};
 
-/// `blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; other names stay as they are.
-std::string hugging_face_name(std::string_view name) {
-  if (name == "token_embd.weight") return "model.embed_tokens.weight";
-  if (name == "output_norm.weight") return "model.norm.weight";
-  if (name == "output.weight") return "lm_head.weight";
-  constexpr std::string_view prefix = "blk.";
-  const std::size_t layer_end = name.find('.', prefix.size());
-  const std::size_t part_end = name.rfind('.');
-  if (!name.starts_with(prefix) || layer_end == name.npos || part_end <= layer_end) {
-    return std::string(name);
-  }
-  const std::string_view layer = name.substr(prefix.size(), layer_end - prefix.size());
-  const std::string_view part = name.substr(layer_end + 1, part_end - layer_end - 1);
-  for (const auto& [gguf, hugging_face] : layer_names) {
-    if (part == gguf) {
-      return fmt::format("model.layers.{}.{}{}", layer, hugging_face, name.substr(part_end));
-    }
-  }
-  return std::string(name);
-}
-
-bool is_q_or_k(std::string_view name) {
-  return name.find("self_attn.q_proj.") != name.npos || name.find("self_attn.k_proj.") != name.npos;
-}
-
-/// Row of the file that holds row `row` in Hugging Face order. There, a head's first half of rows
-/// pairs with its second half; GGUF's llama architecture puts the two rows of a pair next to each
-/// other.
-std::int64_t stored_row(std::int64_t row, std::int64_t interleaved_head_dim) {
-  if (interleaved_head_dim == 0) return row;
-  const std::int64_t in_head = row % interleaved_head_dim;
-  const std::int64_t half = interleaved_head_dim / 2;
-  return row - in_head + 2 * (in_head % half) + in_head / half;
-}
-
 /// Expands rows to f32, or through f32 to bf16.
 class RowReader {
  public:
@@ -127,11 +92,49 @@ void read_rows(const StoredTensor& tensor, const at::Tensor& out) {
 
 }  // namespace
 
+std::string hugging_face_name(std::string_view name) {
+  if (name == "token_embd.weight") return "model.embed_tokens.weight";
+  if (name == "output_norm.weight") return "model.norm.weight";
+  if (name == "output.weight") return "lm_head.weight";
+  constexpr std::string_view prefix = "blk.";
+  const std::size_t layer_end = name.find('.', prefix.size());
+  const std::size_t part_end = name.rfind('.');
+  if (!name.starts_with(prefix) || layer_end == name.npos || part_end <= layer_end) {
+    return std::string(name);
+  }
+  const std::string_view layer = name.substr(prefix.size(), layer_end - prefix.size());
+  const std::string_view part = name.substr(layer_end + 1, part_end - layer_end - 1);
+  for (const auto& [gguf, hugging_face] : layer_names) {
+    if (part == gguf) {
+      return fmt::format("model.layers.{}.{}{}", layer, hugging_face, name.substr(part_end));
+    }
+  }
+  return std::string(name);
+}
+
+bool is_q_or_k(std::string_view name) {
+  return name.find("self_attn.q_proj.") != name.npos || name.find("self_attn.k_proj.") != name.npos;
+}
+
+std::int64_t stored_row(std::int64_t row, std::int64_t interleaved_head_dim) {
+  if (interleaved_head_dim == 0) return row;
+  const std::int64_t in_head = row % interleaved_head_dim;
+  const std::int64_t half = interleaved_head_dim / 2;
+  return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
 std::optional<core::DataType> float_type(std::string_view safetensors_dtype) {
   if (safetensors_dtype == "F32") return core::DataType::f32;
   if (safetensors_dtype == "F16") return core::DataType::f16;
   if (safetensors_dtype == "BF16") return core::DataType::bf16;
   return std::nullopt;
+}
+
+std::string_view safetensors_dtype(at::ScalarType type) {
+  if (type == at::kFloat) return "F32";
+  if (type == at::kHalf) return "F16";
+  if (type == at::kBFloat16) return "BF16";
+  core::internal_error("weights: no file type for {}", c10::toString(type));
 }
 
 WeightFile WeightFile::from_gguf(std::shared_ptr<const core::GgufFile> file,

@@ -31,6 +31,21 @@ struct ModelConfig;
 /// The element type of a safetensors dtype name; nothing unless it is F32, F16 or BF16.
 std::optional<core::DataType> float_type(std::string_view safetensors_dtype);
 
+/// The other way round; internal error for a type that no weights have.
+std::string_view safetensors_dtype(at::ScalarType type);
+
+/// `blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; other names stay as they are.
+std::string hugging_face_name(std::string_view gguf_name);
+
+/// Whether a tensor (Hugging Face name) has rows that GGUF's llama architecture orders in its own
+/// way.
+bool is_q_or_k(std::string_view name);
+
+/// Row of the file that holds row `row` in Hugging Face order. There, a head's first half of rows
+/// pairs with its second half; GGUF's llama architecture puts the two rows of a pair next to each
+/// other. `interleaved_head_dim`: as in `StoredTensor`.
+std::int64_t stored_row(std::int64_t row, std::int64_t interleaved_head_dim);
+
 /// A tensor as it lies in a file.
 struct StoredTensor {
   std::string file_name;  ///< its name in the file, for messages

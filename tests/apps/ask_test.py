@@ -1,6 +1,7 @@
 """gsa ask: answers, tables, JSON."""
 
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -15,8 +16,10 @@ ROW_KEYS = {
     "answer",
     "context_tokens",
     "answer_tokens",
+    "finish_reason",
     "nominal_ratio",
     "fraction_read",
+    "prefill_fraction",
     "prefill_seconds",
     "decode_ms_per_token",
     "kv_bytes_per_token",
@@ -40,8 +43,12 @@ def test_json_is_one_object_with_all_fields(gsa, model, document):
         for policy in ("full", "gsa@16", "streaming")
         for question in ("Who jumps?", "Over whom?")
     ]
+    assert [row["nominal_ratio"] for row in rows] == [1, 1, 16, 16, 0, 0]
     for row in rows:
-        assert ROW_KEYS <= set(row)
+        assert set(row) == ROW_KEYS
+        assert row["finish_reason"] in ("stop", "length") and row["prefill_seconds"] > 0
+        # The document lies within the window of streaming.
+        assert (row["prefill_fraction"] == 1) == (row["policy"] != "gsa@16")
         assert 1 <= row["answer_tokens"] <= 8
         assert 0 < row["fraction_read"] <= 1.5
         assert row["kv_bytes_per_token"] > 0 and row["peak_memory_bytes"] > 1e6
@@ -61,11 +68,33 @@ def test_streamed_answers_equal_those_in_json(gsa, model, document):
 def test_numbers_go_to_standard_error(gsa, model, document):
     result = ask(gsa, model, document, "--question", "Who?", "--policy", "full")
     assert result.code == 0
+    assert "of full attention's key reads" in result.err
     assert "of the keys read" in result.err and "of the keys read" not in result.out
 
 
 def test_no_progress_bar_without_a_terminal(gsa, model, document):
     assert "\r" not in ask(gsa, model, document, "--question", "Who?").err
+
+
+def test_progress_bar_on_a_terminal_is_removed(model, document):
+    ours, theirs = pty.openpty()
+    command = [PROGRAM, "ask", "--model", model, "--doc", document, "--question", "Who?", *SHORT]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, check=True)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(theirs)
+    os.close(ours)
+    bar, clear, rest = shown.rpartition("\r\033[K")
+    assert "meanpool@8 [####" in bar
+    assert clear and "of the keys read" in rest
+
+
+def test_a_reader_that_left_ends_the_program_quietly(model, document):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [PROGRAM, "ask", "--model", model, "--doc", document, "--question", "Who?", *SHORT, "--quiet"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert done.returncode == -signal.SIGPIPE and done.stderr == b""
 
 
 def test_compare_prints_one_table(gsa, model, document):
@@ -77,6 +106,14 @@ def test_compare_prints_one_table(gsa, model, document):
     assert "Who jumps?" in lines
     for policy in ("full", "meanpool@16", "streaming"):
         assert sum(line.startswith(policy) for line in lines) == 1
+
+
+def test_a_question_asked_twice_is_answered_twice(gsa, model, document):
+    questions = ("--question", "Who jumps?", "--question", "Who jumps?")
+    result = ask(gsa, model, document, *questions, "--compare", "full,streaming")
+    lines = result.out.splitlines()
+    assert lines.count("Who jumps?") == 2
+    assert [line.split(" ")[0] for line in lines if line.startswith(("full", "streaming"))] == ["full", "streaming"] * 2
 
 
 def test_document_from_standard_input(gsa, model, document):
@@ -159,3 +196,16 @@ def test_interrupt_ends_with_130(model, tmp_path):
     process.send_signal(signal.SIGINT)
     process.stderr.close()
     assert process.wait(timeout=60) == 130
+
+
+def test_text_that_looks_like_options_and_lists(gsa, model, document):
+    for question in ("-5 or --five?", "[who] is [it]", "a,b", "%s {} \\n"):
+        result = ask(gsa, model, document, "--question", question, "--json").json()
+        assert [row["question"] for row in result["results"]] == [question]
+
+
+def test_a_document_that_is_one_long_line(gsa, model, tmp_path):
+    path = tmp_path / "line.txt"
+    path.write_text("x" * 100_000)
+    args = ("--question", "Who?", "--policy", "streaming:tokens=64", "--json")
+    assert ask(gsa, model, path, *args).json()["results"][0]["context_tokens"] > 1000

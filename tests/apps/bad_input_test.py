@@ -1,10 +1,12 @@
 """Every bad input gets one clear line and its exit code."""
 
 import os
+import random
+import resource
 
 import pytest
 
-from conftest import FOX
+from conftest import FOX, WINDOW
 
 USAGE, FAILURE = 2, 1
 
@@ -64,10 +66,34 @@ def test_other_encodings_are_named(refuse, tmp_path, encoding):
         ("gsa@", "gsa@"),
         ("gsa@16:mood=good", "mood"),
         ("gsa@16:tokens=many", "many"),
+        ("full@16", "@16"),
+        ("meanpool@4-4", "4-4"),
+        ("", "''"),
     ],
 )
 def test_unknown_policy(refuse, policy, named):
+    assert named in refuse("--policy", policy)
     assert named in refuse("--compare", policy)
+
+
+@pytest.mark.parametrize("policies", ["full,,gsa", ",full", "full,", ","])
+def test_empty_entry_among_policies(gsa, refuse, model, policies):
+    assert f"'{policies}' has an empty entry" in refuse("--compare", policies)
+    result = gsa("bench", "decode", "--model", model, "--policies", policies)
+    assert result.code == USAGE and f"'{policies}' has an empty entry" in result.error_line()
+
+
+def test_several_policies_where_one_is_wanted(refuse):
+    line = refuse("--policy", "full,gsa")
+    assert "full,gsa" in line and "--compare" in line
+
+
+@pytest.mark.parametrize("command", ["chat", "inspect"])
+@pytest.mark.parametrize("policy", ["gsa@0", "gsa@4-0", "gsa@x", "nonsense"])
+def test_other_commands_refuse_policies_too(gsa, model, document, command, policy):
+    result = gsa(command, "--model", model, "--doc", document, "--policy", policy)
+    assert result.code == USAGE and result.out == ""
+    assert policy.removeprefix("gsa@") in result.error_line()
 
 
 def test_policy_and_compare_exclude_each_other(refuse):
@@ -92,25 +118,60 @@ def test_answer_longer_than_the_window(refuse):
     assert "256" in refuse(max_tokens=300)
 
 
+def test_an_answer_without_a_limit_ends_with_the_window(gsa, model, document):
+    result = gsa("ask", "--model", model, "--doc", document, "--question", "Who?", "--policy", "full", "--json")
+    assert 1 <= result.json()["results"][0]["answer_tokens"] < WINDOW
+
+
 @pytest.mark.parametrize(
     "option, value",
     [
         ("--temperature", "-1"),
+        ("--temperature", "nan"),
+        ("--top-k", "-1"),
         ("--top-p", "0"),
         ("--top-p", "2"),
         ("--min-p", "1.5"),
         ("--repetition-penalty", "0"),
+        ("--seed", "-1"),
         ("--threads", "0"),
         ("--segment", "0"),
         ("--thinking", "maybe"),
         ("--device", "abacus"),
+        ("--device", "cuda:x"),
         ("--dtype", "f99"),
         ("--chat-template", "morse"),
         ("--no-such-option", "1"),
     ],
 )
 def test_options_out_of_range(refuse, option, value):
-    assert refuse(option, value)
+    line = refuse(option, value)
+    assert option.strip("-").replace("-", "_") in line.replace("-", "_") and value in line
+
+
+def test_device_that_is_not_there(refuse):
+    assert "cuda:99" in refuse("--device", "cuda:99", code=FAILURE)
+
+
+def limit_memory(num_bytes):
+    return lambda: resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+
+
+def test_exhausted_memory_is_one_line(refuse, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text(FOX * 14000)
+    # Keys and values of 200k tokens are 1 kB each; the program itself maps more than the rest of this.
+    line = refuse("--policy", "streaming:tokens=64", "--threads", "1", "--dtype", "f32", doc=path, code=FAILURE,
+                  preexec_fn=limit_memory(600_000_000))
+    assert "out of memory" in line
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written(gsa, model):
+    with open("/dev/full", "wb") as full:
+        result = gsa("info", "--model", model, stdout=full)
+    assert result.code == FAILURE
+    assert "standard output" in result.error_line()
 
 
 @pytest.mark.parametrize("args", [(), ("ask",), ("ask", "--model", "m"), ("no-such-command",), ("bench", "swim")])
@@ -145,6 +206,24 @@ def test_cut_gguf(refuse, model, tmp_path, share):
     assert "cut.gguf" in refuse(model=path)
 
 
+def test_flipped_bytes_in_the_header_are_refused_or_harmless(gsa, model, tmp_path):
+    data = model.read_bytes()
+    header_len = data.index(b"<|im_end|>")  # sizes, keys and the first tokens
+    generator = random.Random(1)
+    path = tmp_path / "flipped.gguf"
+    num_refused = 0
+    for _ in range(40):
+        damaged = bytearray(data)
+        damaged[generator.randrange(header_len)] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        result = gsa("info", "--model", path)
+        assert result.code in (0, USAGE), result.err
+        if result.code == USAGE:
+            assert result.out == "" and result.error_line()
+            num_refused += 1
+    assert num_refused > 4
+
+
 def copy_of(folder, target):
     """A copy that may be changed, made of links."""
     target.mkdir()
@@ -167,9 +246,10 @@ def test_missing_tokenizer(refuse, models, tmp_path):
     assert "tokenizer.json" in refuse(model=folder)
 
 
-def test_adapter_of_another_base(refuse, make_adapter, model, tmp_path):
+def test_adapter_of_another_base(gsa, refuse, make_adapter, model, tmp_path):
     adapter = make_adapter(tmp_path / "other.safetensors", model, fingerprint="0" * 64)
-    assert "0" * 8 in refuse("--adapter", adapter, "--policy", "gsa@16")
+    line = refuse("--adapter", adapter, "--policy", "gsa@16")
+    assert "0" * 64 in line and gsa("info", "--model", model, "--json").json()["fingerprint"] in line
 
 
 def test_file_that_is_no_adapter(refuse, document):

@@ -17,7 +17,7 @@ FOX = "The quick brown fox jumps over the lazy dog and the cat. "
 class Result:
     def __init__(self, done):
         self.code = done.returncode
-        self.out = done.stdout.decode()  # must be UTF-8
+        self.out = (done.stdout or b"").decode()  # must be UTF-8
         self.err = done.stderr.decode()
 
     def json(self):
@@ -35,10 +35,12 @@ class Result:
 
 @pytest.fixture(scope="session")
 def gsa():
-    def run(*args, stdin=b"", env=None, timeout=120):
+    def run(*args, stdin=b"", stdout=subprocess.PIPE, env=None, timeout=120, **kwargs):
         environment = {**os.environ, **(env or {})}
         command = [PROGRAM, *map(str, args)]
-        return Result(subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=timeout))
+        done = subprocess.run(command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment,
+                              timeout=timeout, **kwargs)
+        return Result(done)
 
     return run
 

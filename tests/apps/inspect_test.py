@@ -93,6 +93,63 @@ def test_page_is_self_contained_and_escapes_the_text(inspect, tmp_path):
     assert "prefers-color-scheme: dark" in source
 
 
+class Drawing(html.parser.HTMLParser):
+    """What a page shows: texts and titles of the chunks, marks of the map; and whether its tags are balanced."""
+
+    VOID = {"meta"}
+    OPTIONAL_END = {"html", "p", "tr", "td"}
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+        self.chunks = []
+        self.marks = {}
+        self.num_gists = 0
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in self.VOID | self.OPTIONAL_END:
+            self.open.append((tag, attributes))
+        if "chunk" in attributes.get("class", "").split():
+            self.chunks.append([attributes, ""])
+        if tag == "rect":
+            self.marks[int(attributes["y"]), int(attributes["x"])] = float(attributes["opacity"])
+        self.num_gists += attributes.get("class") == "gist"
+
+    def handle_endtag(self, tag):
+        if tag not in self.OPTIONAL_END:
+            assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self.open and "chunk" in self.open[-1][1].get("class", "").split():
+            self.chunks[-1][1] += data
+
+
+@pytest.mark.parametrize("policy", ["meanpool@8:tokens=16", "gsa@4-4:tokens=16", "gsa@16"])
+def test_page_draws_what_the_json_says(inspect, tmp_path, policy):
+    out = tmp_path / "page.html"
+    args = ("--policy", policy, "--question", "Who jumps?")
+    result = inspect(*args, "--json", "--html", out)
+    view, drawing = result.json(), Drawing()
+    drawing.feed(out.read_text())
+    assert drawing.open == []
+    assert [text for _, text in drawing.chunks] == [chunk["text"] for chunk in view["chunks"]]
+    assert drawing.num_gists == sum(len(level["nodes"]) for level in view["levels"])
+
+    marks = {}
+    for row, layer in enumerate(view["layers"]):
+        for head in layer["chunks"]:
+            for chunk in head:
+                marks[row, chunk] = marks.get((row, chunk), 0) + 1 / len(layer["chunks"])
+    assert marks and drawing.marks == pytest.approx(marks, abs=0.006)
+    for idx, (attributes, _) in enumerate(drawing.chunks):
+        num_layers = sum(1 for row, chunk in marks if chunk == idx)
+        share = float(attributes["style"].removeprefix("--share:"))
+        assert share == pytest.approx(num_layers / len(view["layers"]), abs=0.001)
+        begin, end = view["chunks"][idx]["tokens"]
+        assert f"chunk {idx}, tokens {begin} to {end - 1}" in attributes["title"]
+
+
 def test_page_that_cannot_be_written(inspect, tmp_path):
     result = inspect("--html", tmp_path / "no" / "folder.html")
     assert result.code == 1 and "folder.html" in result.error_line()

@@ -317,7 +317,8 @@ TEST(AppendContext, EveryTokenAndGistComesOnceAtItsPosition) {
       append_context(batch, sequence, tokens, begin);
       std::int64_t row = 0;
       for (const BatchSlice& slice : sequence.slices) {
-        const auto [level, first, count] = slice.entries;
+        const auto& [level, first, count, branch_begins] = slice.entries;
+        ASSERT_TRUE(branch_begins.empty());
         ASSERT_EQ(slice.row, row);
         ASSERT_EQ(first, next[1 + level]);
         ASSERT_FALSE(slice.is_suffix);

@@ -93,5 +93,34 @@ TEST(VisibleRanges, SimplerRulesAreTheirDefinition) {
   }
 }
 
+TEST(VisibleRanges, BranchesSeeTheContextAndThemselves) {
+  core::Rng rng(13);
+  for (int round = 0; round < 300; ++round) {
+    const Layout layout = build(random_options(rng, 3), random_pieces(rng, 2, 40));
+    const std::int64_t num_raw = layout.num_raw();
+    StaticRule rule;
+    rule.kind = static_cast<StaticRule::Kind>(rng.below(4));
+    rule.window = 1 + rng.below(20);
+    if (num_raw < layout.options().num_sinks) continue;  // sinks would lie in every branch
+    QuerySlice branches{kRawLevel, num_raw, 0, {}};
+    for (int branch = 0; branch < 3; ++branch) {
+      const std::int64_t begin = num_raw + branches.count, len = 1 + rng.below(9);
+      branches.count += len;
+      branches.branch_begins.insert(branches.branch_begins.end(), len, begin);
+    }
+    const RangeTable table = visible_ranges(layout, rule, branches);
+    for (std::int64_t t = 0; t < branches.count; ++t) {
+      const std::int64_t begin = branches.branch_begins[t], offset = num_raw + t - begin;
+      const RangeTable alone = visible_ranges(layout, rule, {kRawLevel, num_raw + offset, 1});
+      std::set<std::pair<int, std::int64_t>> expected;
+      for (const auto& [level, key] : keys_in(alone, 0)) {
+        const bool is_own = level == kRawLevel && key >= num_raw;
+        expected.insert({level, is_own ? key - num_raw + begin : key});
+      }
+      ASSERT_EQ(keys_in(table, t), expected) << "round " << round << ", query " << t;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gsa::attention

@@ -87,6 +87,15 @@ TEST(Utf8, DocumentsLoseTheirMarkAndWarnOnce) {
               IsError(ErrorKind::input, "iconv -f UTF-32BE -t UTF-8"));
 }
 
+TEST(Utf8, DocumentsWithNulBytesAreNamed) {
+  std::vector<std::string> warnings;
+  set_warning_handler([&](const std::string& message) { warnings.push_back(message); });
+  EXPECT_EQ(decode_document("t\0e\0"sv, "wide.txt"), "t\0e\0"sv);
+  set_warning_handler(nullptr);
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_THAT(warnings[0], testing::HasSubstr("wide.txt: byte 1 is NUL"));
+}
+
 TEST(Utf8, PrintableIsOneShortLine) {
   EXPECT_EQ(printable("blk.0.ñ"), "blk.0.ñ");
   EXPECT_EQ(printable("a\nb\x1b[0m\x7f"), "a?b?[0m?");

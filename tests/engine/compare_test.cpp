@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/memory.h"
 #include "engine/tiny_model.h"
 #include "gsa/error.h"
 
@@ -68,10 +69,36 @@ TEST(Compare, ReadsOncePerRuleAndWeights) {
   list.push_back({test::load_tiny_model({.seed = 2}), PolicySpec::parse("gsa@8")});
   const auto rows = compare(list, documents, questions, opts);
   EXPECT_EQ(num_readings, 4) << "full with meanpool, gsa@8 with random, gsa@4, other weights";
-  EXPECT_EQ(begun.size(), list.size());
+  EXPECT_EQ(begun, (std::vector<std::string>{"full", "meanpool@8", "gsa@8", "gsa@8:tokens=32",
+                                             "random@8:read=gist", "gsa@4", "gsa@8"}))
+      << "one reading at a time is held";
   EXPECT_EQ(num_rows, static_cast<int>(rows.size()));
   EXPECT_EQ(rows[2].prefill_seconds, rows[8].prefill_seconds)
       << "the time of the reading that was shared";
+}
+
+// Keys and values of the context are 74 MB: a reading that other policies share would show.
+TEST(Compare, PeakMemoryIsThatOfOnePolicy) {
+  const auto model = test::load_tiny_model(
+      {.hidden = 64, .num_layers = 3, .num_heads = 8, .num_kv_heads = 8, .head_dim = 64});
+  constexpr std::int64_t num_tokens = 6000;
+  constexpr std::int64_t store_bytes = num_tokens * 3 /*layers*/ * 8 /*heads*/ * 64 * 2 * 4;
+  const std::vector<std::string> documents = {test::random_text(num_tokens, 4)}, questions = {"?"};
+  const auto peak_of_streaming = [&](const std::vector<const char*>& policies) {
+    std::vector<PolicyRun> list;
+    for (const char* policy : policies) list.push_back({model, PolicySpec::parse(policy)});
+    std::int64_t peak = 0;
+    for (const auto& row : compare(list, documents, questions, options())) {
+      EXPECT_TRUE(row.peak_memory_bytes == 0 || row.peak_memory_bytes > store_bytes);
+      if (row.policy.starts_with("streaming")) peak = row.peak_memory_bytes;
+    }
+    return peak;
+  };
+  if (peak_memory_bytes() == 0 || !reset_peak_memory())
+    GTEST_SKIP() << "this system does not tell";
+  const auto alone = peak_of_streaming({"streaming:tokens=64"});
+  const auto between = peak_of_streaming({"full", "streaming:tokens=64", "meanpool@8"});
+  EXPECT_LT(between - alone, store_bytes / 2);
 }
 
 TEST(Compare, RefusesBadQuestionsBeforeReading) {

@@ -1,0 +1,364 @@
+#include "train_options.h"
+
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "core/error.h"
+#include "train/rows.h"
+
+namespace gsa::apps {
+namespace {
+
+using train::DataKind;
+
+/// Where the learning rates of a training are best, measured on a model of 135M parameters.
+double default_lr(DataKind stage, train::Trained trained) {
+  const bool is_full = trained == train::Trained::full;
+  if (stage == DataKind::cpt) return is_full ? 5e-4 : 4e-3;
+  return is_full ? 1e-4 : 1e-3;
+}
+
+double default_gist_lr(DataKind stage, double lr) { return stage == DataKind::cpt ? 5e-3 : lr; }
+
+attention::PolicySpec parse_chunks(const std::string& text, const std::string& keys) {
+  if (text == "full") return train::row_policy({}, {});
+  return train::row_policy(attention::ChunkSizes::parse(text), keys);
+}
+
+/// Parts between commas; empty ones count.
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == ',') {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
+  return parts;
+}
+
+std::vector<attention::PolicySpec> parse_all_chunks(const std::string& texts,
+                                                    const std::string& keys) {
+  std::vector<attention::PolicySpec> policies;
+  for (const std::string& text : split(texts)) policies.push_back(parse_chunks(text, keys));
+  return policies;
+}
+
+model::LoraTarget parse_target(const std::string& name) {
+  for (const model::LoraTarget target : model::kLoraTargets) {
+    const std::string_view known = model::lora_target_name(target);
+    if (name == known || name + "_proj" == known) return target;
+  }
+  std::vector<std::string_view> names;
+  for (const model::LoraTarget target : model::kLoraTargets)
+    names.push_back(model::lora_target_name(target));
+  core::input_error("train: there is no projection '{}': choose among {}", name,
+                    fmt::join(names, ","));
+}
+
+void set_stage_defaults(TrainArgs& args) {
+  if (args.stage == DataKind::cpt) {
+    args.num_steps = 700;
+    args.chunks = "8,16,32,4-4";
+    args.mix = "row";
+    args.weight_decay = 0.1;
+  } else {
+    args.num_steps = 300;
+    args.chunks = "16,8,16,4-4,16,32,8,8-4";
+    args.mix = "step";
+  }
+}
+
+void add_data_options(CLI::App& app, TrainArgs& args) {
+  const auto* group = "Data";
+  const bool is_ft = args.stage == DataKind::ft;
+  app.add_option("--data", args.data,
+                 is_ft ? "shard of questions, from gsa train prepare ft"
+                       : "shard of text, from gsa train prepare cpt")
+      ->required()
+      ->group(group);
+  if (is_ft) {
+    app.add_option("--text", args.text, "shard of text, for rows about books among the questions")
+        ->group(group);
+  }
+  app.add_option("--init", args.init, "adapter to go on from")->group(group);
+  app.add_option("--out,-o", args.out, "folder of the result, the log and the checkpoints")
+      ->required()
+      ->group(group);
+  app.add_flag("--resume", args.resumes, "go on from the newest checkpoint in --out")->group(group);
+  app.add_option("--validation", args.validation, "shard to score the model on")->group(group);
+  app.add_option("--eval-every", args.eval_every, "steps between scores (default: a tenth of all)")
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  app.add_option("--eval-chunks", args.eval_chunks, "chunk sizes that are scored; full: no gists")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--eval-windows", args.eval_windows, "rows scored at most, spread over the shard")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  if (!is_ft) {
+    app.add_option("--eval-len", args.eval_len, "raw tokens per row that is scored")
+        ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--eval-labels", args.eval_labels, "last tokens of a row that count; 0: all")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str()
+        ->group(group);
+  }
+}
+
+void add_row_options(CLI::App& app, TrainArgs& args) {
+  const auto* group = "Rows";
+  app.add_option("--steps", args.num_steps, "optimiser steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--rows", args.rows, "rows per step, of all processes together")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--micro-batches", args.micro_batches,
+                 "parts that a process computes one after the other, to save memory")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--row-len", args.row_len, "tokens of a row's context, gists included")
+      ->check(CLI::Range(std::int64_t{8}, std::int64_t{1} << 24))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--chunks", args.chunks,
+                 "chunk sizes that rows take, as 8,16,4-4; name one more often to draw it more "
+                 "often; full: no gists")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--mix", args.mix, "row: every row draws its chunk sizes; step: steps take turns")
+      ->check(CLI::IsMember({"row", "step"}))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--policy-keys", args.policy_keys,
+                 "keys of the policy gsa under training, as tokens=1024:gists=all")
+      ->group(group);
+  app.add_option("--seed", args.seed, "of the rows and the new weights")
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_weight_options(CLI::App& app, TrainArgs& args) {
+  const auto* group = "Weights";
+  app.add_option("--train", args.trained, "lora, gists, or full: all weights (gists always train)")
+      ->check(CLI::IsMember({"lora", "gists", "full"}))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--rank", args.rank, "of LoRA (default: that of --init, or 32)")
+      ->check(CLI::Range(1, 4096))
+      ->group(group);
+  app.add_option("--alpha", args.alpha, "updates are scaled by alpha / rank (default: by 1)")
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  app.add_option("--targets", args.targets,
+                 "projections with LoRA, as q,k,v,o,gate,up,down (default: those of --init, or all)")
+      ->group(group);
+  app.add_option("--gist-rows", args.num_gist_rows,
+                 "gist embeddings; higher levels share the last (default: those of --init, or 2)")
+      ->check(CLI::Range(1, 8))
+      ->group(group);
+  app.add_option("--adapter-dtype", args.adapter_dtype, "of the adapter's file: bf16, f16 or f32")
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_optimizer_options(CLI::App& app, TrainArgs& args) {
+  const auto* group = "Optimiser";
+  const auto cpt = args.stage == DataKind::cpt;
+  app.add_option("--lr", args.lr,
+                 fmt::format("peak learning rate (default: {}; {} for --train full)",
+                             default_lr(args.stage, train::Trained::lora),
+                             default_lr(args.stage, train::Trained::full)))
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  app.add_option("--gist-lr", args.gist_lr,
+                 cpt ? "of the gist embeddings (default: 0.005)"
+                     : "of the gist embeddings (default: as --lr)")
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  app.add_option("--weight-decay", args.weight_decay, "of matrices")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--warmup", args.warmup, "share of the steps in which the learning rate rises")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--clip", args.clip, "largest norm of the gradient")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--max-spike", args.max_spike, "stop if the loss rises so far above its mean")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--distill", args.distill,
+                 "share of the loss that is the distance to the base under full attention")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--plain-view", args.plain_view,
+                 "weight of the distance to the same model under full attention")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+}
+
+void add_run_options(CLI::App& app, TrainArgs& args) {
+  const auto* group = "Run";
+  app.add_flag("--checkpoint-activations", args.recomputes,
+               "compute layers twice instead of keeping what backward needs: slower, less memory")
+      ->group(group);
+  app.add_option("--save-minutes", args.save_minutes, "between checkpoints")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--loader-threads", args.num_loader_threads, "threads that prepare rows")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--deterministic", args.is_deterministic,
+               "only operations that give the same bits every time")
+      ->group(group);
+  app.add_flag("--json", args.is_json, "the last line of standard output is a JSON object")
+      ->group(group);
+  app.add_flag("--quiet", args.is_quiet, "no progress")->group(group);
+}
+
+std::string joined_policies(const std::vector<attention::PolicySpec>& policies) {
+  std::vector<std::string> names;
+  for (const auto& policy : policies) {
+    const auto& sizes = policy.layout.chunk_sizes;
+    names.push_back(sizes.sizes.empty() ? "full" : sizes.to_string());
+  }
+  return fmt::format("{}", fmt::join(names, ","));
+}
+
+std::string joined_targets(const std::vector<model::LoraTarget>& targets) {
+  if (targets.size() == model::kLoraTargets.size()) return "all";
+  std::vector<std::string_view> names;
+  for (const model::LoraTarget target : targets) names.push_back(model::lora_target_name(target));
+  std::ranges::sort(names);
+  return fmt::format("{}", fmt::join(names, ","));
+}
+
+}  // namespace
+
+void add_train_options(CLI::App& app, TrainArgs& args) {
+  set_stage_defaults(args);
+  add_data_options(app, args);
+  add_row_options(app, args);
+  add_weight_options(app, args);
+  add_optimizer_options(app, args);
+  add_run_options(app, args);
+  add_base_model_options(app, args.model);
+}
+
+train::ParameterOptions make_parameter_options(const TrainArgs& args, const model::Adapter* init) {
+  train::ParameterOptions options;
+  options.trained = train::parse_trained(args.trained);
+  options.alpha = args.alpha;
+  options.seed = args.seed;
+  if (init != nullptr) {
+    options.num_gist_rows = init->info.num_gist_rows;
+    if (!init->loras.empty()) {
+      options.rank = init->info.lora_rank;
+      options.alpha = init->info.lora_alpha;
+      options.targets = init->info.lora_targets;
+    }
+  }
+  if (args.rank) options.rank = *args.rank;
+  if (args.targets) {
+    options.targets.clear();
+    for (const std::string& name : split(*args.targets)) {
+      const model::LoraTarget target = parse_target(name);
+      if (std::ranges::find(options.targets, target) == options.targets.end())
+        options.targets.push_back(target);
+    }
+  }
+  if (args.num_gist_rows && init != nullptr && *args.num_gist_rows != options.num_gist_rows) {
+    core::input_error("train: adapter '{}' has {} gist rows; leave --gist-rows out",
+                      init->info.name, options.num_gist_rows);
+  }
+  if (args.num_gist_rows) options.num_gist_rows = *args.num_gist_rows;
+  return options;
+}
+
+train::TrainOptions make_train_options(const TrainArgs& args) {
+  train::TrainOptions options;
+  options.out = args.out;
+  options.schedule = {.num_steps = args.num_steps, .warmup = args.warmup};
+  options.rows.policies = parse_all_chunks(args.chunks, args.policy_keys);
+  options.rows.mix = args.mix == "row" ? train::RowPlan::Mix::drawn_per_row
+                                       : train::RowPlan::Mix::cycled_per_step;
+  options.rows.rows_per_step = args.rows;
+  options.rows.num_micro_batches = args.micro_batches;
+  options.rows.row_len = args.row_len;
+  options.rows.seed = args.seed;
+  options.optimizer.lr =
+      args.lr.value_or(default_lr(args.stage, train::parse_trained(args.trained)));
+  options.optimizer.gist_lr =
+      args.gist_lr.value_or(default_gist_lr(args.stage, options.optimizer.lr));
+  options.optimizer.weight_decay = args.weight_decay;
+  options.optimizer.max_norm = args.clip;
+  options.step.distill = args.distill;
+  options.step.plain_view = args.plain_view;
+  options.max_spike = args.max_spike;
+  options.save_minutes = args.save_minutes;
+  options.step.recompute = args.recomputes;
+  options.num_loader_threads = args.num_loader_threads;
+  if (!args.validation.empty()) {
+    options.eval_every =
+        args.eval_every > 0 ? args.eval_every : std::max<std::int64_t>(1, args.num_steps / 10);
+    options.eval_policies = parse_all_chunks(args.eval_chunks, args.policy_keys);
+    options.eval.max_labels = args.eval_labels;
+  }
+  return options;
+}
+
+std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
+                        const train::ParameterOptions& parameters, at::ScalarType dtype) {
+  std::string recipe = fmt::format(
+      "{} steps={} rows={} row_len={} chunks={} mix={}", train::data_kind_name(args.stage),
+      args.num_steps, args.rows, args.row_len, joined_policies(options.rows.policies), args.mix);
+  if (!args.policy_keys.empty()) recipe += fmt::format(" policy_keys={}", args.policy_keys);
+  recipe += fmt::format(" train={}", args.trained);
+  if (parameters.trained == train::Trained::lora) {
+    recipe += fmt::format(" rank={} alpha={} targets={}", parameters.rank,
+                          parameters.alpha > 0 ? parameters.alpha
+                                               : static_cast<double>(parameters.rank),
+                          joined_targets(parameters.targets));
+  }
+  const train::OptimizerOptions& optimizer = options.optimizer;
+  recipe += fmt::format(" gist_rows={} lr={} gist_lr={} weight_decay={} warmup={} clip={}",
+                        parameters.num_gist_rows, optimizer.lr, optimizer.gist_lr,
+                        optimizer.weight_decay, args.warmup, args.clip);
+  if (args.distill > 0) recipe += fmt::format(" distill={}", args.distill);
+  if (args.plain_view > 0) recipe += fmt::format(" plain_view={}", args.plain_view);
+  return recipe +
+         fmt::format(" seed={} dtype={}", args.seed, dtype == at::kBFloat16 ? "bf16" : "f32");
+}
+
+std::vector<attention::ChunkSizes> chunk_sizes_seen(const train::TrainOptions& options,
+                                                    const model::Adapter* init) {
+  std::vector<attention::ChunkSizes> seen;
+  if (init != nullptr) seen = init->info.chunk_sizes;
+  for (const attention::PolicySpec& policy : options.rows.policies) {
+    const auto& sizes = policy.layout.chunk_sizes;
+    if (!sizes.sizes.empty() && std::ranges::find(seen, sizes) == seen.end()) seen.push_back(sizes);
+  }
+  return seen;
+}
+
+}  // namespace gsa::apps

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/adapter.h"
+#include "options.h"
+#include "train/parameters.h"
+#include "train/shard.h"
+#include "train/trainer.h"
+
+namespace gsa::apps {
+
+/// What the user gave to `gsa train cpt` or `gsa train ft`.
+struct TrainArgs {
+  train::DataKind stage = train::DataKind::cpt;
+  ModelArgs model;
+  std::string data, text, init, out, validation;
+  bool resumes = false;
+
+  std::int64_t num_steps = 0, rows = 8, micro_batches = 1, row_len = 4608;
+  std::string chunks, mix, policy_keys;
+
+  std::string trained = "lora";
+  std::optional<std::int64_t> rank, num_gist_rows;
+  double alpha = 0;
+  std::optional<std::string> targets;
+
+  std::optional<double> lr, gist_lr;
+  double weight_decay = 0, warmup = 0.05, clip = 1, max_spike = 3, distill = 0, plain_view = 0;
+  std::uint64_t seed = 0;
+
+  std::string eval_chunks = "full,8,16,32,4-4";
+  std::int64_t eval_every = 0, eval_windows = 30, eval_len = 4096, eval_labels = 1024;
+
+  double save_minutes = 5;
+  std::string adapter_dtype = "bf16";
+  int num_loader_threads = 2;
+  bool recomputes = false, is_deterministic = false, is_json = false, is_quiet = false;
+};
+
+/// Adds the options of a stage, with its defaults.
+void add_train_options(CLI::App& app, TrainArgs& args);
+
+/// What trains: rank, targets and gist rows that were not given follow from the adapter to go on
+/// from. Input error for a name that is not known.
+train::ParameterOptions make_parameter_options(const TrainArgs& args, const model::Adapter* init);
+
+/// Everything the trainer wants to know except the recipe. Input error for chunk sizes or keys that
+/// make no policy.
+train::TrainOptions make_train_options(const TrainArgs& args);
+
+/// The options that make the result, in one line: `cpt steps=700 rows=8 ...`. What may change when a
+/// run is resumed (threads, workers, device, saving) is no part of it.
+std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
+                        const train::ParameterOptions& parameters, at::ScalarType dtype);
+
+/// Chunk sizes that an adapter has seen: those of `init`, then new ones in order.
+std::vector<attention::ChunkSizes> chunk_sizes_seen(const train::TrainOptions& options,
+                                                    const model::Adapter* init);
+
+}  // namespace gsa::apps

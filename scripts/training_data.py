@@ -1,0 +1,312 @@
+"""Turn downloaded data sets into the files that `gsa train prepare` reads.
+
+    python scripts/training_data.py DATA OUT --tokenizer tokenizer.json
+
+DATA holds the sources, xz-packed JSON Lines, as docs/training.md lists them:
+
+    qa/squad_train_subset_routerlens    qa/nq_swap_no_nqdev_overlap
+    qa/nq_derived_{queries,passages}    qa/{hotpotqa,2wikimultihopqa,musique}_train
+    qa/{squad_v1.1_dev,squad_v2.0_dev,hotpotqa_dev}     text/val_books
+    retrieval/paul_graham_essays
+
+OUT receives
+
+    qa_train.jsonl    {question, answers, passages, distractors, source}: for `prepare ft`
+    val_books.jsonl   {text}: 80,000 characters from a quarter into each book, for `prepare cpt`
+    squad_long.jsonl, hotpotqa.jsonl, passkey_4k.jsonl
+                      {_id, dataset, input, documents, answers, length}: evaluation sets
+
+A passage is a text, or its title, a line feed and the text. Nothing that SQuAD's or HotpotQA's
+development sets ask about is in the training file.
+
+Only the standard library is needed, besides the package `tokenizers` for the evaluation sets: their
+contexts are filled up to a number of tokens. The choice is drawn with a fixed seed; the token counts
+are those of the model's tokenizer, of passages behind a blank line and of an opening like
+OPENING. Without --tokenizer only the training file and val_books are written.
+"""
+
+import argparse
+import json
+import lzma
+import os
+import random
+import re
+import sys
+
+# The start of the chat that contexts were sized for; only its number of tokens matters.
+OPENING = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n<|im_start|>user\nAnswer the questions using the passages. Give a short answer.\n"
+)
+MAX_CONTEXT = 3500  # tokens
+ENOUGH_CONTEXT = 3350
+MAX_QUESTION = 40
+NUM_QUESTIONS = 300
+PASSKEY_CONTEXT = 3900
+NUM_PASSKEYS = 100
+BOOK_CHARS = 80_000
+
+
+def read_records(folder, name):
+    path = os.path.join(folder, name + ".jsonl.xz")
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+    except FileNotFoundError:
+        sys.exit(f"{path}: no such file: see the list in docs/training.md")
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        sys.exit(f"{path}: {error}: download it again")
+
+
+def write_records(folder, name, records):
+    path = os.path.join(folder, name + ".jsonl")
+    count = 0
+    with open(path + ".part", "w", encoding="utf-8") as out:
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+    os.replace(path + ".part", path)
+    print(f"{path}: {count} records")
+
+
+def passage(title, text):
+    text = text.strip()
+    return f"{title}\n{text}" if title else text
+
+
+def as_question(text):
+    """Web queries come in lower case and without a mark."""
+    return text[0].upper() + text[1:] + "?"
+
+
+def answers_of(record):
+    answers = record.get("answers") or record.get("answer")
+    if isinstance(answers, dict):
+        answers = answers["text"]
+    return [answers] if isinstance(answers, str) else answers
+
+
+# ---- training: question answering
+
+
+def training_questions(folder):
+    development = {
+        record["context"].strip()
+        for name in ("squad_v1.1_dev", "squad_v2.0_dev")
+        for record in read_records(folder, name)
+    }
+    yield from squad_questions(folder, development)
+    yield from swapped_questions(folder)
+    yield from nq_questions(folder)
+    for name in ("hotpotqa", "2wikimultihopqa", "musique"):
+        for record in read_records(folder, name + "_train"):
+            passages = [passage(doc["title"], doc["text"]) for doc in record["documents"]]
+            yield qa_record(record["question"], record["answers"][:1], passages, [], name)
+
+
+def qa_record(question, answers, passages, distractors, source):
+    return {
+        "question": question,
+        "answers": answers,
+        "passages": passages,
+        "distractors": distractors,
+        "source": source,
+    }
+
+
+def squad_questions(folder, development):
+    for record in read_records(folder, "squad_train_subset_routerlens"):
+        context = record["context"].strip()
+        if context not in development:
+            yield qa_record(record["question"], answers_of(record)[:1], [context], [], "squad")
+
+
+def swapped_questions(folder):
+    """NQ with other names put into text and answer, so that only the text can be believed."""
+    for record in read_records(folder, "nq_swap_no_nqdev_overlap"):
+        context = re.sub(r"<[^>]*>", " ", record["context"])
+        context = re.sub(r"\s+", " ", context).strip()
+        if len(context) <= 4000 and record["answer"] in context:
+            yield qa_record(
+                as_question(record["question"]), [record["answer"]], [context], [], "nq_swap"
+            )
+
+
+def nq_questions(folder):
+    texts = {
+        record["pid"]: passage(record["title"], record["text"])
+        for record in read_records(folder, "nq_derived_passages")
+    }
+    for record in read_records(folder, "nq_derived_queries"):
+        gold = [texts[pid] for pid in record["gold_pids"]]
+        answers = [a for a in record["answers"] if any(a in text for text in gold)]
+        if answers:
+            near = [texts[pid] for pid in record["bm25_distractor_pids"][:3]]
+            yield qa_record(as_question(record["question"]), answers[:1], gold, near, "nq")
+
+
+# ---- validation and evaluation
+
+
+def validation_books(folder):
+    for book in read_records(folder, "val_books"):
+        text = book["text"].replace("\r\n", "\n")
+        begin = len(text) // 4
+        yield {"text": text[begin : begin + BOOK_CHARS]}
+
+
+class TokenCounter:
+    """Lengths of texts; passages count with the blank line before them."""
+
+    def __init__(self, path):
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            sys.exit("the evaluation sets need the package tokenizers: pip install tokenizers")
+        self.tokenizer = Tokenizer.from_file(path)
+        self.opening = self.count(OPENING)
+
+    def ids(self, text):
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def count(self, text):
+        return len(self.ids(text))
+
+    def count_passage(self, text):
+        return self.count("\n\n" + text)
+
+
+def evaluation_record(dataset, number, question, documents, answers, length):
+    return {
+        "_id": f"{dataset}-{number}",
+        "dataset": dataset,
+        "input": question,
+        "documents": documents,
+        "answers": answers,
+        "length": length,
+    }
+
+
+def hotpotqa_set(questions, tokens, rng):
+    """Questions with their own ten passages, as far as those fit."""
+    short = [record for record in questions if len(record["answers"][0]) < 60]
+    rng.shuffle(short)
+    chosen = []
+    for record in short:
+        documents = [passage(doc["title"], doc["text"]) for doc in record["documents"]]
+        length = tokens.opening + sum(map(tokens.count_passage, documents))
+        if length <= MAX_CONTEXT:
+            chosen.append(
+                evaluation_record(
+                    "hotpotqa", len(chosen), record["question"], documents, record["answers"], length
+                )
+            )
+        if len(chosen) == NUM_QUESTIONS:
+            break
+    return chosen
+
+
+def squad_long_set(records, tokens, rng):
+    """Questions whose paragraph stands among others: some of the same article, none with an answer."""
+    paragraphs = sorted({(r["title"], r["context"].strip()) for r in records})
+    by_title = {}
+    for title, text in paragraphs:
+        by_title.setdefault(title, []).append(text)
+    short = [r for r in records if tokens.count(r["question"]) <= MAX_QUESTION]
+    rng.shuffle(short)
+    chosen = []
+    for record in short[:NUM_QUESTIONS]:
+        gold = record["context"].strip()
+        answers = [answer.lower() for answer in record["answers"]]
+
+        def is_clean(text):
+            return not any(answer in text.lower() for answer in answers)
+
+        near = [text for text in by_title[record["title"]] if text != gold and is_clean(text)]
+        rng.shuffle(near)
+        far = [
+            text
+            for title, text in rng.sample(paragraphs, 60)
+            if title != record["title"] and is_clean(text)
+        ]
+        documents, length = [], tokens.opening + tokens.count_passage(gold)
+        for text in near[:6] + far:
+            size = tokens.count_passage(text)
+            if length + size > MAX_CONTEXT:
+                continue
+            documents.append(text)
+            length += size
+            if length > ENOUGH_CONTEXT:
+                break
+        documents.append(gold)
+        order = list(range(len(documents)))
+        rng.shuffle(order)
+        chosen.append(
+            evaluation_record(
+                "squad_long",
+                len(chosen),
+                record["question"],
+                [documents[i] for i in order],
+                record["answers"],
+                length,
+            )
+        )
+    return chosen
+
+
+def passkey_set(essays, tokens, rng):
+    """A number hidden at growing depth in a stretch of essays, behind the end of a sentence."""
+    ids = [token for essay in essays for token in tokens.ids(essay["text"])]
+    decode = tokens.tokenizer.decode
+    ends = {tokens.tokenizer.token_to_id(mark) for mark in (".", "?")}
+    chosen = []
+    for i in range(NUM_PASSKEYS):
+        key = "".join(rng.choice("0123456789") for _ in range(5))
+        begin = rng.randrange(0, len(ids) - PASSKEY_CONTEXT - 10)
+        body = ids[begin : begin + PASSKEY_CONTEXT - 60 - tokens.opening]
+        depth = int((i + 0.5) / NUM_PASSKEYS * (len(body) - 20))
+        stops = (j for j in range(depth, min(depth + 200, len(body))) if body[j - 1] in ends)
+        depth = next(stops, depth)
+        needle = f" The pass key is {key}. Remember it. {key} is the pass key."
+        text = decode(body[:depth]) + needle + decode(body[depth:])
+        chosen.append(
+            evaluation_record(
+                "passkey_4k",
+                i,
+                "What is the pass key mentioned in the text?",
+                [text],
+                [key],
+                tokens.opening + tokens.count_passage(text),
+            )
+        )
+    return chosen
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", help="folder of the sources")
+    parser.add_argument("out", help="folder to write to")
+    parser.add_argument("--tokenizer", help="tokenizer.json of the model, for the evaluation sets")
+    args = parser.parse_args()
+    qa = os.path.join(args.data, "qa")
+    os.makedirs(args.out, exist_ok=True)
+
+    write_records(args.out, "qa_train", training_questions(qa))
+    write_records(args.out, "val_books", validation_books(os.path.join(args.data, "text")))
+    if not args.tokenizer:
+        return
+    tokens = TokenCounter(args.tokenizer)
+    rng = random.Random(1)  # one for all sets, in this order
+    hotpotqa = hotpotqa_set(list(read_records(qa, "hotpotqa_dev")), tokens, rng)
+    write_records(args.out, "hotpotqa", hotpotqa)
+    squad = squad_long_set(list(read_records(qa, "squad_v1.1_dev")), tokens, rng)
+    write_records(args.out, "squad_long", squad)
+    essays = read_records(os.path.join(args.data, "retrieval"), "paul_graham_essays")
+    write_records(args.out, "passkey_4k", passkey_set(list(essays), tokens, rng))
+
+
+if __name__ == "__main__":
+    main()

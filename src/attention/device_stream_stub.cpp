@@ -1,0 +1,10 @@
+#include "attention/device_stream.h"
+#include "core/error.h"
+
+namespace gsa::attention {
+
+void* current_stream(at::Device device) {
+  core::internal_error("this build has no CUDA, and a tensor lies on {}", device.str());
+}
+
+}  // namespace gsa::attention

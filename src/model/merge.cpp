@@ -1,0 +1,213 @@
+#include "model/merge.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/gguf.h"
+#include "core/safetensors.h"
+#include "model/weights.h"
+
+namespace gsa::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The weights of a model under their Hugging Face names, updates folded in.
+class MergedWeights {
+ public:
+  explicit MergedWeights(const Model& model) : config_(model.config()) {
+    for (auto& [name, tensor] : model.named_tensors()) tensors_.emplace(name, tensor);
+    if (model.adapter() != nullptr) scale_ = model.adapter()->lora_scale();
+  }
+
+  /// f32 on the CPU; undefined for a name that the model does not have.
+  at::Tensor find(std::string_view name) const {
+    const at::NoGradGuard no_grad;
+    if (name == "model.embed_tokens.weight") return stored("embedding");
+    if (name == "model.norm.weight") return stored("final_norm");
+    if (name == "lm_head.weight") return stored(config_.tied_output ? "embedding" : "output.weight");
+    constexpr std::string_view prefix = "model.layers.";
+    if (!name.starts_with(prefix)) return {};
+    const std::string_view rest = name.substr(prefix.size());
+    const std::size_t dot = rest.find('.'), last_dot = rest.rfind('.');
+    if (dot == rest.npos || last_dot <= dot) return {};
+    const std::string layer = fmt::format("layers.{}.", rest.substr(0, dot));
+    return in_layer(layer, rest.substr(dot + 1, last_dot - dot - 1), rest.substr(last_dot + 1));
+  }
+
+ private:
+  /// Where a projection lies in a matrix of several.
+  struct Place {
+    std::string_view name, matrix;
+    std::int64_t begin, count;
+  };
+
+  at::Tensor stored(const std::string& name) const {
+    const auto entry = tensors_.find(name);
+    if (entry == tensors_.end()) return {};
+    return entry->second.detach().to(at::kCPU, at::kFloat);
+  }
+
+  at::Tensor in_layer(const std::string& layer, std::string_view part,
+                      std::string_view kind) const {
+    constexpr std::pair<std::string_view, std::string_view> vectors[] = {
+        {"input_layernorm", "attention_norm"},
+        {"post_attention_layernorm", "mlp_norm"},
+        {"self_attn.q_norm", "q_norm"},
+        {"self_attn.k_norm", "k_norm"}};
+    for (const auto& [name, ours] : vectors) {
+      if (part == name && kind == "weight") return stored(layer + std::string(ours));
+    }
+    const std::int64_t q = config_.q_size(), kv = config_.kv_size();
+    const Place places[] = {{"self_attn.q_proj", "qkv", 0, q},
+                            {"self_attn.k_proj", "qkv", q, kv},
+                            {"self_attn.v_proj", "qkv", q + kv, kv},
+                            {"self_attn.o_proj", "o", 0, config_.hidden},
+                            {"mlp.gate_proj", "gate_up", 0, config_.intermediate},
+                            {"mlp.up_proj", "gate_up", config_.intermediate, config_.intermediate},
+                            {"mlp.down_proj", "down", 0, config_.hidden}};
+    for (const Place& place : places) {
+      if (part == place.name) return projection(layer + std::string(place.matrix), place, kind);
+    }
+    return {};
+  }
+
+  at::Tensor projection(const std::string& matrix, const Place& place,
+                        std::string_view kind) const {
+    const auto entry = tensors_.find(fmt::format("{}.{}", matrix, kind));
+    if (entry == tensors_.end()) return {};
+    const at::Tensor rows =
+        entry->second.detach().narrow(0, place.begin, place.count).to(at::kCPU, at::kFloat);
+    const at::Tensor a = stored(fmt::format("{}.{}.lora_A", matrix, place.begin));
+    const at::Tensor b = stored(fmt::format("{}.{}.lora_B", matrix, place.begin));
+    if (kind != "weight" || !a.defined()) return rows;
+    return at::addmm(rows, b, a, 1, scale_);
+  }
+
+  ModelConfig config_;
+  std::map<std::string, at::Tensor> tensors_;
+  double scale_ = 0;
+};
+
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+/// As it is written: vectors keep f32, which is what their fingerprint and other programs want.
+at::Tensor to_written(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.to(tensor.dim() > 1 ? dtype : at::kFloat).contiguous();
+}
+
+/// Rows in the order of GGUF's llama architecture.
+at::Tensor to_stored_rows(const at::Tensor& tensor, std::int64_t head_dim) {
+  at::Tensor order = at::empty({tensor.size(0)}, at::kLong);
+  auto* rows = order.data_ptr<std::int64_t>();
+  for (std::int64_t row = 0; row < tensor.size(0); ++row) rows[stored_row(row, head_dim)] = row;
+  return tensor.index_select(0, order);
+}
+
+void save_gguf(const Model& model, const fs::path& source, const fs::path& out,
+               at::ScalarType dtype) {
+  const core::GgufFile file = core::GgufFile::open(source);
+  const MergedWeights weights(model);
+  std::vector<at::Tensor> written;  // keeps the bytes alive until they are written
+  std::vector<core::GgufTensor> tensors = file.tensors();
+  for (core::GgufTensor& tensor : tensors) {
+    const std::string name = hugging_face_name(tensor.name);
+    at::Tensor values = weights.find(name);
+    if (!values.defined()) continue;  // a table that follows from the configuration
+    if (model.config().family == Family::llama && is_q_or_k(name))
+      values = to_stored_rows(values, model.config().head_dim);
+    const at::Tensor& kept = written.emplace_back(to_written(values, dtype));
+    tensor.type = *float_type(safetensors_dtype(kept.scalar_type()));
+    tensor.data = bytes_of(kept);
+  }
+  core::write_gguf(out, file, tensors);
+}
+
+/// Whether a file of a model directory holds weights.
+bool holds_weights(const fs::path& path) {
+  constexpr std::array<std::string_view, 9> endings = {
+      ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"};
+  return path.filename().string().ends_with(".index.json") ||
+         std::ranges::find(endings, path.extension().string()) != endings.end();
+}
+
+void save_directory(const Model& model, const fs::path& source, const fs::path& out,
+                    at::ScalarType dtype) {
+  const auto file = core::SafetensorsFile::open_directory(source);
+  const MergedWeights weights(model);
+  std::vector<at::Tensor> written;
+  std::vector<core::SafeTensor> tensors = file.tensors();
+  for (core::SafeTensor& tensor : tensors) {
+    const at::Tensor values = weights.find(tensor.name);
+    if (!values.defined()) continue;
+    const at::Tensor& kept = written.emplace_back(to_written(values, dtype));
+    tensor.dtype = safetensors_dtype(kept.scalar_type());
+    tensor.data = bytes_of(kept);
+  }
+  fs::create_directories(out);
+  for (const auto& entry : fs::directory_iterator(source)) {
+    if (!entry.is_regular_file() || holds_weights(entry.path())) continue;
+    fs::copy_file(entry.path(), out / entry.path().filename(), fs::copy_options::overwrite_existing);
+  }
+  core::write_safetensors(out / "model.safetensors", tensors, {{"format", "pt"}});
+}
+
+}  // namespace
+
+void save_merged(const Model& model, const fs::path& source, const fs::path& out,
+                 at::ScalarType dtype) {
+  std::error_code error;
+  if (fs::equivalent(source, out, error))
+    core::input_error("merge: {} is the model itself; give another --out", out.string());
+  if (!fs::is_directory(source)) {
+    if (fs::is_directory(out))
+      core::input_error("merge: {} is a folder; give the name of a GGUF file", out.string());
+    save_gguf(model, source, out, dtype);
+    return;
+  }
+  if (fs::exists(out) && !fs::is_empty(out, error))
+    core::input_error("merge: {} is there already; give a new folder", out.string());
+  fs::path partial = out;
+  partial += ".partial";
+  try {
+    save_directory(model, source, partial, dtype);
+    fs::rename(partial, out);
+  } catch (const fs::filesystem_error& failure) {
+    fs::remove_all(partial, error);
+    core::resource_error("merge: {}: {}", out.string(), failure.code().message());
+  } catch (...) {
+    fs::remove_all(partial, error);
+    throw;
+  }
+}
+
+fs::path gists_path(const fs::path& merged) {
+  if (fs::is_directory(merged)) return merged / "gists.safetensors";
+  fs::path path = merged;
+  return path += ".gists.safetensors";
+}
+
+void save_gists(Adapter adapter, const fs::path& merged, const fs::path& out,
+                at::ScalarType dtype) {
+  adapter.loras.clear();
+  adapter.info.lora_rank = 0;
+  adapter.info.lora_alpha = 0;
+  adapter.info.lora_targets.clear();
+  adapter.info.base_fingerprint = Model::load(merged, {.dtype = at::kFloat})->fingerprint();
+  adapter.save(out, dtype);
+}
+
+}  // namespace gsa::model

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <filesystem>
+
+#include "model/adapter.h"
+#include "model/model.h"
+
+namespace gsa::model {
+
+/// Writes a model with its low-rank updates folded into the weights, in the container of the one it
+/// was made from: a GGUF file if `source` is one (its metadata copied as they are, rows of q and k in
+/// the order of its architecture), else a Hugging Face directory (the other files of `source` copied,
+/// `model.safetensors` new). Matrices are written as `dtype` (f32, f16 or bf16); in GGUF, vectors are
+/// f32. Gist embeddings are no part of it: `save_gists`.
+/// `source` is the file or directory that the model's base was loaded from. Input error if `out` is
+/// `source`, or a directory that is not empty; resource error if writing fails.
+void save_merged(const Model& model, const std::filesystem::path& source,
+                 const std::filesystem::path& out, at::ScalarType dtype);
+
+/// Where the gists of a merged model lie: `gists.safetensors` in a directory, else beside the file.
+std::filesystem::path gists_path(const std::filesystem::path& merged);
+
+/// Writes the gist embeddings of an adapter as one of their own, which belongs to the merged model.
+void save_gists(Adapter adapter, const std::filesystem::path& merged,
+                const std::filesystem::path& out, at::ScalarType dtype);
+
+}  // namespace gsa::model

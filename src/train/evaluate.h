@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "attention/policy.h"
+#include "model/model.h"
+#include "train/example.h"
+
+namespace gsa::train {
+
+struct EvalOptions {
+  std::int64_t max_labels = 1024;  ///< of an example without suffixes: the last so many; 0: all
+  std::int64_t rows_per_batch = 4;
+};
+
+/// Mean loss (nats per label) of fixed examples read under a policy. Without gradients.
+double mean_loss(const model::Model& model, std::span<const Example> examples,
+                 const attention::PolicySpec& policy, const EvalOptions& options = {});
+
+}  // namespace gsa::train

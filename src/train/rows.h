@@ -1,0 +1,55 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "attention/batch.h"
+#include "attention/layout.h"
+#include "attention/policy.h"
+#include "train/example.h"
+
+namespace gsa::train {
+
+/// The policy of training rows with these chunk sizes: `gsa@CHUNKS[:keys]`, or `full` if there are
+/// none.
+attention::PolicySpec row_policy(const attention::ChunkSizes& chunk_sizes, std::string_view keys);
+
+/// Some training rows as one batch, with the rows that have a label, and everything the batch points
+/// to. Keep it until backward has run.
+struct PackedRows {
+  attention::Batch batch;
+  at::Tensor rows;    // [R] int64: rows of the batch that predict a label
+  at::Tensor labels;  // [R] int64
+  std::int64_t num_raw = 0;  ///< raw tokens, suffixes included
+
+  std::vector<std::unique_ptr<attention::Layout>> layouts;
+  std::vector<std::unique_ptr<attention::Policy>> policies;
+
+  std::int64_t num_tokens() const { return batch.num_rows(); }  ///< raw tokens and gists
+  std::int64_t num_labels() const { return labels.size(0); }
+
+  /// Moves the tensors; from pinned memory without waiting.
+  void to(at::Device device);
+};
+
+struct PackOptions {
+  bool pins_memory = false;
+  std::int64_t max_labels = 0;  ///< rows without suffixes: labels of the last so many only; 0: all
+};
+
+/// Lays out and packs one sequence per example, `[context | g0 | g1 ... | suffixes]` each, on the
+/// CPU. Without suffixes every raw token predicts the next one of its row (pieces follow each other,
+/// gists are no targets); with them, loss is on the answers alone, and the suffixes are branches that
+/// do not see each other. `policies` has one entry per example; `word_starts` one bit per token id.
+/// Input error for a row without tokens or with an id outside the vocabulary.
+PackedRows pack_rows(std::span<const Example> examples,
+                     std::span<const attention::PolicySpec> policies,
+                     const std::vector<bool>& word_starts, const PackOptions& options = {});
+
+}  // namespace gsa::train

@@ -1,0 +1,78 @@
+#include "train/train_step.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/smooth_l1_loss.h>
+#include <ATen/ops/zeros.h>
+
+#include <optional>
+#include <vector>
+
+#include "train/loss.h"
+
+namespace gsa::train {
+namespace {
+
+std::vector<at::Tensor> tensors_of(const std::vector<Parameter>& parameters) {
+  std::vector<at::Tensor> tensors;
+  for (const Parameter& parameter : parameters) tensors.push_back(parameter.tensor);
+  return tensors;
+}
+
+}  // namespace
+
+TrainStep::TrainStep(TrainedModel& model, Communicator& communicator,
+                     const OptimizerOptions& optimizer, const StepOptions& options)
+    : model_(model),
+      communicator_(communicator),
+      options_(options),
+      buckets_(tensors_of(model.parameters()), communicator),
+      optimizer_(model.parameters(), optimizer) {}
+
+TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double num_labels,
+                                 std::int64_t step, double lr_factor) {
+  buckets_.zero();
+  at::Tensor loss =
+      at::zeros({}, at::TensorOptions(at::kFloat).device(model_.base()->device()));
+  for (const TrainBatch& batch : batches) {
+    if (&batch == &batches.back()) buckets_.expect_last_backward();
+    if (batch.rows.num_labels() == 0) continue;
+    const at::Tensor part = loss_of(batch, 1 / num_labels);
+    if (part.requires_grad()) part.backward();  // not if only gists train and the rows have none
+    loss.add_(part.detach());
+  }
+  buckets_.finish();
+  if (communicator_.size() > 1) {
+    communicator_.all_reduce(loss);
+    communicator_.wait();
+  }
+  return {loss, optimizer_.step(step, lr_factor)};
+}
+
+at::Tensor TrainStep::loss_of(const TrainBatch& batch, double scale) const {
+  const auto model = model_.model();
+  const at::Tensor weight = TrainedModel::output_weight(*model);
+  std::optional<Teacher> teacher;
+  if (options_.distill > 0) {
+    const at::NoGradGuard no_grad;
+    const model::Model& base = *model_.base();
+    teacher = Teacher{base.forward(batch.plain->batch, {.rows = batch.plain->rows}),
+                      TrainedModel::output_weight(base), options_.distill};
+  }
+  at::Tensor plain;
+  if (options_.plain_view > 0) {
+    const at::NoGradGuard no_grad;
+    plain = model->forward(batch.plain->batch, {.rows = batch.plain->rows});
+  }
+  const at::Tensor hidden =
+      model->forward(batch.rows.batch, {.rows = batch.rows.rows, .recompute = options_.recompute});
+  at::Tensor loss =
+      token_loss(hidden, weight, batch.rows.labels, scale, teacher ? &*teacher : nullptr);
+  if (plain.defined()) {
+    const double share = scale * static_cast<double>(hidden.size(0));  // of the step's labels
+    const at::Tensor pull = at::smooth_l1_loss(hidden.to(at::kFloat), plain.to(at::kFloat));
+    loss = loss.add(pull, options_.plain_view * share);
+  }
+  return loss;
+}
+
+}  // namespace gsa::train

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+#include "train/communicator.h"
+#include "train/gradient_buckets.h"
+#include "train/loader.h"
+#include "train/optimizer.h"
+#include "train/parameters.h"
+
+namespace gsa::train {
+
+/// What a step computes beside the loss of the labels.
+struct StepOptions {
+  double distill = 0;     ///< share of the loss that is KL to the base under full attention, 0 to 1
+  double plain_view = 0;  ///< weight of the smooth-L1 pull to the plain-causal view (method §4)
+  bool recompute = false;  ///< trade time for memory (see model::ForwardOptions)
+};
+
+/// Whole steps of a training: forward, loss, backward, sums over the workers, optimizer. Nothing
+/// waits for the device. The references must outlive it.
+class TrainStep {
+ public:
+  TrainStep(TrainedModel& model, Communicator& communicator, const OptimizerOptions& optimizer,
+            const StepOptions& options);
+
+  struct Result {
+    at::Tensor loss;  // scalar f32: mean over the labels of all workers
+    at::Tensor norm;  // scalar f32: of the gradient before clipping
+  };
+
+  /// One step over this worker's micro-batches. `num_labels`: of all micro-batches of all workers,
+  /// at least 1; `step` counts from 0; `lr_factor` is the schedule's. Batches need `plain` if the
+  /// options ask for another view.
+  Result run(std::span<const TrainBatch> batches, double num_labels, std::int64_t step,
+             double lr_factor);
+
+  const Optimizer& optimizer() const { return optimizer_; }
+
+ private:
+  at::Tensor loss_of(const TrainBatch& batch, double scale) const;
+
+  TrainedModel& model_;
+  Communicator& communicator_;
+  StepOptions options_;
+  GradientBuckets buckets_;
+  Optimizer optimizer_;
+};
+
+}  // namespace gsa::train

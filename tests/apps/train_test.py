@@ -1,0 +1,334 @@
+"""gsa train as a user runs it: from text to an adapter that answers, stopped and resumed, and refused."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+import xml.etree.ElementTree
+
+import pytest
+
+from conftest import FOX, PROGRAM
+
+USAGE, FAILURE = 2, 1
+ROW_LEN = 64
+
+
+def write_text(path, num_words=4000, seed=3):
+    draw = random.Random(seed)
+    words = "the quick brown fox jumps over a lazy dog and one more cat sees it all".split()
+    path.write_text(" ".join(draw.choice(words) for _ in range(num_words)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shard(gsa, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cpt")
+    done = gsa("train", "prepare", "cpt", "--model", model, "--data", write_text(folder / "text.txt"), "--row-len", ROW_LEN,
+               "--out", folder / "text.gsa", "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    return folder / "text.gsa"
+
+
+@pytest.fixture(scope="module")
+def questions(gsa, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ft")
+    with open(folder / "questions.jsonl", "w") as file:
+        for i in range(30):
+            record = {"question": f"Who has {i}?", "answer": f"fox {i}", "passages": [f"The fox {i} has it. " + FOX]}
+            file.write(json.dumps(record) + "\n")
+    done = gsa("train", "prepare", "ft", "--model", model, "--data", folder / "questions.jsonl", "--out", folder / "questions.gsa",
+               "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    return folder / "questions.gsa"
+
+
+@pytest.fixture
+def arguments(model, shard):
+    """A command line of `gsa train cpt`; later options win over earlier ones."""
+
+    def make(out, *options, steps=6):
+        defaults = {"--model": model, "--data": shard, "--out": out, "--steps": steps, "--rows": 2, "--row-len": ROW_LEN,
+                    "--chunks": "4,8,4-4", "--rank": 4, "--threads": 1, "--loader-threads": 1, "--dtype": "f32"}  # fmt: skip
+        options = list(options)
+        for name, value in defaults.items():
+            if name not in options:
+                options += [name, value]
+        return ["train", "cpt", *options]
+
+    return make
+
+
+@pytest.fixture
+def train(gsa, arguments):
+    def run(out, *options, steps=6, **kwargs):
+        done = gsa(*arguments(out, "--quiet", *options, steps=steps), **kwargs)
+        assert done.code == 0, done.err
+        return (out / "adapter.safetensors").read_bytes()
+
+    return run
+
+
+@pytest.fixture
+def refuse(gsa, arguments):
+    def run(out, *options, code=USAGE, **kwargs):
+        done = gsa(*arguments(out, *options), **kwargs)
+        assert done.code == code, (done.code, done.err)
+        return done.error_line()
+
+    return run
+
+
+def start(arguments):
+    return subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def log_lines(out):
+    lines = []
+    for line in (out / "log.jsonl").read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            pass  # being written
+    return lines
+
+
+def wait_for_step(out, step, deadline=60):
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if (out / "log.jsonl").exists() and any(line["step"] >= step for line in log_lines(out)):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} in {deadline} s")
+
+
+def test_text_to_answer(gsa, model, shard, arguments, tmp_path, document):
+    """The example of the README: the loss falls, the adapter is taken by ask, the curves are drawn."""
+    out = tmp_path / "run"
+    done = gsa(*arguments(out, "--validation", shard, "--eval-chunks", "full,8", "--eval-windows", 4, "--json", "--lr", 0.01, steps=25))
+    result = json.loads(done.out.splitlines()[-1])
+    assert result["steps"] == 25 and result["files"] == [str(out / "adapter.safetensors")]
+    assert list(result["scores"]) == ["full", "8"]
+    assert 0 < result["share_of_peak"] < 1 and result["tokens_per_second"] > 0 and result["peak_memory_bytes"] > 0
+    assert "left" in done.err and "validation loss full" in done.err
+
+    lines = log_lines(out)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    scores = [line["eval"] for line in lines if "eval" in line]
+    assert len(losses) == 25 and losses[-1] < losses[0] - 0.5
+    assert all(scores[-1][chunks] < scores[0][chunks] - 0.5 for chunks in ("full", "8"))
+
+    info = gsa("info", "--model", model, "--adapter", out / "adapter.safetensors", "--json").json()["adapter"]
+    assert info["lora_rank"] == 4 and info["chunk_sizes"] == ["4", "8", "4-4"]
+    answer = gsa("ask", "--model", model, "--adapter", out / "adapter.safetensors", "--policy", "gsa@8", "--doc", document,
+                 "--question", "Who?", "--max-tokens", 4)  # fmt: skip
+    assert answer.code == 0, answer.err
+
+    plot = gsa("train", "plot", out / "log.jsonl", out / "log.jsonl", "--out", tmp_path / "curves.svg")
+    assert plot.code == 0, plot.err
+    root = xml.etree.ElementTree.parse(tmp_path / "curves.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_metadata_of_the_adapter(train, shard, tmp_path):
+    from safetensors import safe_open
+
+    train(tmp_path / "run", "--validation", shard, "--eval-windows", 2, "--eval-chunks", "full", steps=2)
+    with safe_open(tmp_path / "run" / "adapter.safetensors", "pt") as file:
+        metadata = file.metadata()
+        dtypes = {str(file.get_tensor(name).dtype) for name in file.keys()}
+    with safe_open(shard, "pt") as file:
+        digest = file.metadata()["digest"]
+    assert dtypes == {"torch.bfloat16"}
+    assert metadata["data_digest"] == digest
+    assert metadata["recipe"].startswith("cpt steps=2 rows=2 ")
+    assert set(json.loads(metadata["scores"])) == {"train_loss", "loss"}
+
+
+def test_stages_go_on_from_each_other(gsa, model, train, questions, shard, tmp_path):
+    train(tmp_path / "cpt", steps=2)
+    out = tmp_path / "ft"
+    done = gsa("train", "ft", "--model", model, "--data", questions, "--text", shard, "--init", tmp_path / "cpt" / "adapter.safetensors",
+               "--out", out, "--steps", 4, "--rows", 2, "--row-len", 256, "--chunks", "8,16", "--validation", questions,
+               "--eval-windows", 2, "--eval-chunks", "full,8", "--threads", 1, "--quiet", "--json")  # fmt: skip
+    result = json.loads(done.out.splitlines()[-1])
+    assert list(result["scores"]) == ["full", "8"]
+    info = gsa("info", "--model", model, "--adapter", out / "adapter.safetensors", "--json").json()["adapter"]
+    assert info["lora_rank"] == 4  # of the first stage
+    assert info["chunk_sizes"] == ["4", "8", "4-4", "16"]
+    assert "cpt steps=2" in info["recipe"] and "; ft steps=4" in info["recipe"]
+
+
+def test_all_weights(gsa, model, shard, tmp_path, document):
+    out = tmp_path / "run"
+    done = gsa("train", "cpt", "--model", model, "--data", shard, "--out", out, "--steps", 3, "--rows", 2, "--row-len", ROW_LEN,
+               "--chunks", "full,4", "--train", "full", "--lr", 0.02, "--threads", 1, "--quiet", "--json")  # fmt: skip
+    files = json.loads(done.out.splitlines()[-1])["files"]
+    assert [os.path.basename(file) for file in files] == ["model.gguf", "model.gguf.gists.safetensors"]
+    answer = gsa("ask", "--model", files[0], "--adapter", files[1], "--doc", document, "--question", "Who?", "--max-tokens", 4)
+    assert answer.code == 0, answer.err
+    refused = gsa("ask", "--model", model, "--adapter", files[1], "--doc", document, "--question", "Who?")
+    assert refused.code == USAGE and "belongs to" in refused.error_line()  # its norms have moved
+
+
+@pytest.mark.parametrize("name", ["llama-f32/model.gguf", "llama"])
+def test_merged_model_answers_like_base_and_adapter(gsa, models, train, shard, tmp_path, document, name):
+    base = models / name
+    train(tmp_path / "run", "--model", base, "--lr", 0.05, steps=4)
+    merged = tmp_path / ("merged.gguf" if name.endswith(".gguf") else "merged")
+    adapter = tmp_path / "run" / "adapter.safetensors"
+    done = gsa("train", "merge", "--model", base, "--adapter", adapter, "--out", merged, "--dtype", "f32")
+    assert done.code == 0, done.err
+    gists = done.out.splitlines()[1]
+    question = ["--doc", document, "--question", "Who?", "--max-tokens", 12, "--dtype", "f32", "--policy", "gsa@4", "--quiet"]
+    expected = gsa("ask", "--model", base, "--adapter", adapter, *question)
+    assert gsa("ask", "--model", merged, "--adapter", gists, *question).out == expected.out
+
+
+def test_resume_is_bit_for_bit(train, arguments, tmp_path):
+    undisturbed = train(tmp_path / "whole", steps=60)
+    out = tmp_path / "parts"
+    started = start(arguments(out, "--quiet", steps=60))
+    wait_for_step(out, 3)
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 143, err
+    assert b"--resume" in err
+    assert list((out / "checkpoints").iterdir())
+    assert train(out, "--resume", steps=60) == undisturbed
+
+
+def test_ctrl_c_saves(arguments, tmp_path):
+    out = tmp_path / "run"
+    started = start(arguments(out, "--quiet", steps=2000))
+    wait_for_step(out, 2)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 130, err
+    assert b"stopped behind step" in err and list((out / "checkpoints").iterdir())
+
+
+def test_killed_ten_times(train, arguments, tmp_path):
+    steps = 80
+    undisturbed = train(tmp_path / "whole", steps=steps)
+    out = tmp_path / "killed"
+    draw = random.Random(5)
+    # A checkpoint after every step, so that a kill often hits one being written.
+    command = arguments(out, "--quiet", "--save-minutes", 0, "--resume", steps=steps)
+    num_killed = 0
+    reached = 0
+    while num_killed < 10:
+        started = start(command)
+        wait_for_step(out, min(reached + 1, steps))
+        time.sleep(draw.uniform(0, 0.05))
+        started.kill()
+        started.communicate(timeout=60)
+        num_killed += 1
+        reached = max((line["step"] for line in log_lines(out)), default=0)
+    assert not (out / "adapter.safetensors").exists(), "the kills came too late"
+    assert train(out, "--resume", "--save-minutes", 0, steps=steps) == undisturbed
+
+
+def test_damaged_checkpoint(gsa, train, arguments, tmp_path):
+    undisturbed = train(tmp_path / "whole")
+    out = tmp_path / "run"
+    assert train(out, "--save-minutes", 0) == undisturbed
+    newest = sorted((out / "checkpoints").iterdir())[-1]
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    (out / "adapter.safetensors").unlink()
+    done = gsa(*arguments(out, "--quiet", "--resume"))
+    assert done.code == 0 and newest.name in done.err and "damaged" in done.err
+    assert (out / "adapter.safetensors").read_bytes() == undisturbed
+
+
+def test_resume_without_checkpoint_starts_anew(gsa, arguments, tmp_path):
+    done = gsa(*arguments(tmp_path / "run", "--quiet", "--resume", steps=1))
+    assert done.code == 0 and "starts anew" in done.err
+
+
+def test_folder_of_another_run(refuse, train, tmp_path):
+    train(tmp_path / "run", steps=1)
+    assert "--resume" in refuse(tmp_path / "run")
+    assert "'lr=0.004', this run has 'lr=0.5'" in refuse(tmp_path / "run", "--steps", 1, "--resume", "--lr", 0.5)
+
+
+def test_full_disk(gsa, arguments, train, tmp_path):
+    """Checkpoints do not fit, the run goes on; at its end the old one is there, and the adapter whole."""
+    undisturbed = train(tmp_path / "whole")
+    out = tmp_path / "run"
+    small = 60_000  # bytes: more than the adapter, less than a checkpoint
+    assert len(undisturbed) < small
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+
+    done = gsa(*arguments(out, "--quiet", "--save-minutes", 0), preexec_fn=limit)
+    assert done.code == 0, done.err
+    assert "no checkpoint at step 1" in done.err
+    assert not list((out / "checkpoints").iterdir())
+    assert (out / "adapter.safetensors").read_bytes() == undisturbed
+
+
+def test_spike_names_step_and_rows(refuse, tmp_path):
+    line = refuse(tmp_path / "run", "--lr", 100, "--gist-lr", 100, "--max-spike", 0.1, code=FAILURE)
+    assert "step " in line and "rows " in line
+
+
+def test_shard_of_another_tokenizer(gsa, refuse, models, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in (models / "llama").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    line = refuse(tmp_path / "run", "--model", other)
+    assert "text.gsa" in line and "tokenizer" in line
+
+
+def test_adapter_of_other_shapes(gsa, refuse, train, models, tmp_path):
+    train(tmp_path / "run", steps=1)
+    adapter = tmp_path / "run" / "adapter.safetensors"
+    assert "rank 4" in refuse(tmp_path / "next", "--init", adapter, "--rank", 8)
+    assert "gist rows" in refuse(tmp_path / "next", "--init", adapter, "--gist-rows", 1)
+    other = refuse(tmp_path / "next", "--init", adapter, "--model", models / "llama-gqa")
+    assert "base" in other or "belong" in other
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--chunks", "8,,4"], "''"),
+        (["--chunks", "8,x"], "x"),
+        (["--policy-keys", "mood=good"], "mood"),
+        (["--targets", "q,head"], "head"),
+        (["--rows", "3", "--micro-batches", "2"], "--rows"),
+        (["--train", "some"], "some"),
+        (["--steps", "0"], "0"),
+        (["--data", "nowhere.gsa"], "nowhere.gsa"),
+        (["--init", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--validation", "nowhere.gsa"], "nowhere.gsa"),
+        (["--device", "tpu"], "tpu"),
+    ],
+)
+def test_bad_options(refuse, tmp_path, options, named):
+    assert named in refuse(tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_is_a_file(refuse, tmp_path):
+    (tmp_path / "run").write_text("text")
+    assert "no folder" in refuse(tmp_path / "run")
+
+
+def test_plot_of_no_log(gsa, document, tmp_path):
+    done = gsa("train", "plot", document, "--out", tmp_path / "curves.svg")
+    assert done.code == USAGE and "no loss" in done.error_line()
+    assert not (tmp_path / "curves.svg").exists()

@@ -1,0 +1,188 @@
+#include "train/loader.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "support/errors.h"
+#include "train/random_examples.h"
+
+namespace gsa::train {
+namespace {
+
+using attention::PolicySpec;
+using test::error_of;
+using test::IsError;
+
+/// Rows that follow from their request, with a question in every third.
+class FakeSampler : public Sampler {
+ public:
+  Example row(const RowRequest& request) const override {
+    if (request.index == bad_row) core::input_error("row {} is damaged", request.index);
+    core::Rng rng(request.seed, static_cast<std::uint64_t>(request.index));
+    return random_example(rng, {10 + rng.below(20), 1 + rng.below(9)}, request.index % 3 == 0);
+  }
+  std::int64_t bad_row = -1;
+};
+
+RowPlan make_plan() {
+  RowPlan plan;
+  for (const char* policy : {"gsa@8", "gsa@4-4", "full"})
+    plan.policies.push_back(PolicySpec::parse(policy));
+  plan.rows_per_step = 8;
+  plan.seed = 5;
+  return plan;
+}
+
+const std::vector<bool>& word_starts() {
+  static const std::vector<bool> bits = [] {
+    std::vector<bool> made(300);
+    for (std::size_t i = 0; i < made.size(); i += 3) made[i] = true;
+    return made;
+  }();
+  return bits;
+}
+
+constexpr std::int64_t kNumSteps = 6;
+
+/// Tokens, positions and labels of every step, micro-batches one after the other.
+std::vector<at::Tensor> load(const RowPlan& plan, int num_threads, std::int64_t first_step = 0) {
+  const FakeSampler sampler;
+  Loader loader(sampler, word_starts(), plan, at::kCPU, first_step, kNumSteps, num_threads);
+  std::vector<at::Tensor> steps;
+  for (std::int64_t step = first_step; step < kNumSteps; ++step) {
+    std::vector<at::Tensor> parts;
+    for (std::int64_t i = 0; i < plan.num_micro_batches; ++i) {
+      const TrainBatch batch = loader.next();
+      parts.push_back(batch.rows.batch.tokens);
+      parts.push_back(batch.rows.batch.positions);
+      parts.push_back(batch.rows.labels);
+    }
+    steps.push_back(at::cat(parts));
+  }
+  return steps;
+}
+
+void expect_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i], b[i])) << "step " << i;
+}
+
+TEST(Loader, OrderDoesNotDependOnThreads) {
+  RowPlan plan = make_plan();
+  plan.num_micro_batches = 4;
+  const auto one = load(plan, 1);
+  expect_equal(load(plan, 4), one);
+  EXPECT_FALSE(at::equal(one[0], one[1]));
+}
+
+TEST(Loader, ResumedRunSeesTheSameRows) {
+  for (const RowPlan::Mix mix : {RowPlan::Mix::drawn_per_row, RowPlan::Mix::cycled_per_step}) {
+    RowPlan plan = make_plan();
+    plan.mix = mix;
+    const auto all = load(plan, 2);
+    expect_equal(load(plan, 2, 4), {all.begin() + 4, all.end()});
+  }
+}
+
+TEST(Loader, WorkersAndMicroBatchesDivideTheSameRows) {
+  const FakeSampler sampler;
+  // Tokens of a step, worker by worker.
+  const auto rows_of = [&](int num_workers, std::int64_t num_micro_batches) {
+    std::vector<std::vector<at::Tensor>> steps(kNumSteps);
+    for (int rank = 0; rank < num_workers; ++rank) {
+      RowPlan plan = make_plan();
+      plan.rank = rank;
+      plan.num_workers = num_workers;
+      plan.num_micro_batches = num_micro_batches;
+      Loader loader(sampler, word_starts(), plan, at::kCPU, 0, kNumSteps, 2);
+      for (auto& step : steps) {
+        for (std::int64_t i = 0; i < num_micro_batches; ++i)
+          step.push_back(loader.next().rows.batch.tokens);
+      }
+    }
+    std::vector<at::Tensor> whole;
+    for (const auto& step : steps) whole.push_back(at::cat(step));
+    return whole;
+  };
+  const auto expected = rows_of(1, 1);
+  expect_equal(rows_of(1, 4), expected);
+  expect_equal(rows_of(2, 1), expected);
+  expect_equal(rows_of(4, 2), expected);
+}
+
+TEST(Loader, PlainViewHasTheSameLabels) {
+  RowPlan plan = make_plan();
+  plan.has_plain_view = true;
+  const FakeSampler sampler;
+  Loader loader(sampler, word_starts(), plan, at::kCPU, 0, kNumSteps, 2);
+  for (std::int64_t step = 0; step < kNumSteps; ++step) {
+    const TrainBatch batch = loader.next();
+    ASSERT_TRUE(batch.plain);
+    EXPECT_TRUE(at::equal(batch.plain->labels, batch.rows.labels));
+    EXPECT_EQ(batch.plain->num_tokens(), batch.rows.num_raw);  // no gists
+  }
+}
+
+TEST(Loader, ErrorsInAThreadArrive) {
+  FakeSampler sampler;
+  sampler.bad_row = 20;  // of the third step
+  for (const int num_threads : {1, 3}) {
+    Loader loader(sampler, word_starts(), make_plan(), at::kCPU, 0, kNumSteps, num_threads);
+    const auto error = error_of([&] {
+      for (std::int64_t step = 0; step < kNumSteps; ++step) loader.next();
+    });
+    EXPECT_THAT(error, IsError(ErrorKind::input, "row 20 is damaged"));
+    EXPECT_THAT(error_of([&] { loader.next(); }), IsError(ErrorKind::input, "row 20"));
+  }
+}
+
+TEST(Loader, EndsWhileItsThreadsWork) {
+  const FakeSampler sampler;
+  for (int round = 0; round < 20; ++round) {
+    Loader loader(sampler, word_starts(), make_plan(), at::kCPU, 0, 1000, 3);
+    if (round % 2 == 0) loader.next();
+  }
+}
+
+TEST(Loader, HasNothingBehindTheLastStep) {
+  const FakeSampler sampler;
+  Loader loader(sampler, word_starts(), make_plan(), at::kCPU, 0, 1, 1);
+  loader.next();
+  EXPECT_THAT(error_of([&] { loader.next(); }), IsError(ErrorKind::internal, "1 batches"));
+}
+
+TEST(RowPlan, TellsWhatCannotBeDivided) {
+  const auto error = [](RowPlan plan) { return error_of([&] { plan.check(); }); };
+  RowPlan plan = make_plan();
+  EXPECT_FALSE(error(plan));
+  plan.num_workers = 3;
+  EXPECT_THAT(error(plan), IsError(ErrorKind::input, "multiple of 3"));
+  plan.num_workers = 1;
+  plan.num_micro_batches = 16;
+  EXPECT_THAT(error(plan), IsError(ErrorKind::input, "16 micro-batches"));
+  plan.num_micro_batches = 0;
+  EXPECT_TRUE(error(plan));
+  plan = make_plan();
+  plan.policies.clear();
+  EXPECT_THAT(error(plan), IsError(ErrorKind::input, "chunk sizes"));
+}
+
+TEST(RowPlan, MixesPolicies) {
+  RowPlan plan = make_plan();
+  std::vector<int> counts(3);
+  for (std::int64_t row = 0; row < 3000; ++row) {
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      counts[i] += &plan.policy(row / 8, row) == &plan.policies[i];
+  }
+  for (const int count : counts) EXPECT_NEAR(count, 1000, 100);  // some four standard deviations
+  plan.mix = RowPlan::Mix::cycled_per_step;
+  for (std::int64_t step = 0; step < 7; ++step) {
+    for (std::int64_t row = 0; row < 8; ++row)
+      EXPECT_EQ(&plan.policy(step, 8 * step + row), &plan.policies[step % 3]);
+  }
+}
+
+}  // namespace
+}  // namespace gsa::train
