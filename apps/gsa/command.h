@@ -14,6 +14,7 @@ Command add_chat(CLI::App& app);
 Command add_info(CLI::App& app);
 Command add_inspect(CLI::App& app);
 Command add_bench(CLI::App& app);
+Command add_eval(CLI::App& app);
 Command add_train(CLI::App& app);
 
 /// Exit codes of the program.

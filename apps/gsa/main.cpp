@@ -85,6 +85,7 @@ int run_program(int argc, char** argv) {
   add("inspect", "draw how a text is folded, and what a question unfolds", add_inspect);
   add("info", "describe a model, an adapter and the memory they need", add_info);
   add("bench", "measure the speed of reading and answering", add_bench);
+  add("eval", "measure policies on tasks with known answers", add_eval);
   add("train", "train gists for a model, from data to adapter", add_train);
 
   try {
