@@ -36,13 +36,14 @@ test:
 asan:
 	$(MAKE) test PRESET=asan
 
-HOSTILE_TESTS = core_gguf_test core_hostile_file_test core_safetensors_test text_hostile_tokenizer_test
+HOSTILE_TESTS = core_gguf_test core_hostile_file_test core_safetensors_test core_text_file_test \
+	text_hostile_tokenizer_test
 
 hostile:
 	scripts/setup.sh --with-tests
 	cmake --preset asan -DBUILD_TESTING=ON
 	cmake --build --preset asan -j $(JOBS) --target $(HOSTILE_TESTS)
-	ctest --preset asan --parallel $(JOBS) -R 'Gguf|Safetensors|Hostile'
+	ctest --preset asan --parallel $(JOBS) -R 'Gguf|Safetensors|TextFile|Hostile'
 
 format:
 	$(CLANG_FORMAT) -i $(SOURCES)

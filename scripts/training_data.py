@@ -26,6 +26,7 @@ OPENING. Without --tokenizer only the training file and val_books are written.
 """
 
 import argparse
+import contextlib
 import json
 import lzma
 import os
@@ -60,13 +61,19 @@ def read_records(folder, name):
 
 
 def write_records(folder, name, records):
+    """Writes beside the file and renames, so that it is there as a whole or not at all."""
     path = os.path.join(folder, name + ".jsonl")
     count = 0
-    with open(path + ".part", "w", encoding="utf-8") as out:
-        for record in records:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
-            count += 1
-    os.replace(path + ".part", path)
+    try:
+        with open(path + ".part", "w", encoding="utf-8") as out:
+            for record in records:
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                count += 1
+        os.replace(path + ".part", path)
+    except BaseException:  # a source that is missing ends the program
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + ".part")
+        raise
     print(f"{path}: {count} records")
 
 

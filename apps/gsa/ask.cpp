@@ -53,7 +53,8 @@ std::string summary(const engine::ResultRow& row) {
   const std::string nominal =
       row.nominal_ratio > 1 ? fmt::format("nominally 1/{}, ", row.nominal_ratio) : "";
   return fmt::format(
-      "{}: read {} tokens in {:.1f} s with {} of full attention's key reads, {} tokens of answer at "
+      "{}: read {} tokens in {:.1f} s with {} of full attention's key reads, {} tokens of answer "
+      "at "
       "{:.1f} ms each, {} of the keys read ({}{} per token), peak memory {}",
       row.policy, format_count(row.context_tokens), row.prefill_seconds,
       format_percent(row.prefill_fraction), row.answer_tokens, row.decode_ms_per_token,
@@ -182,8 +183,7 @@ int run_ask(const AskArgs& args) {
   ModelSet models = ModelSet::load(args.model);
   const auto runs = make_runs(job.specs, models);
   if (!args.is_quiet) note_untrained_gists(runs);
-  if (args.is_json || args.compared)
-    return run_comparison(args, job, models, runs, interrupt);
+  if (args.is_json || args.compared) return run_comparison(args, job, models, runs, interrupt);
   return run_streaming(args, job, runs.front(), interrupt);
 }
 

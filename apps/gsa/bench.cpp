@@ -76,7 +76,10 @@ struct Measurement {
 class Bench {
  public:
   Bench(const BenchArgs& args, std::vector<engine::PolicyRun> runs, const Interrupt::Work& work)
-      : args_(args), runs_(std::move(runs)), work_(work), rng_(args.seed),
+      : args_(args),
+        runs_(std::move(runs)),
+        work_(work),
+        rng_(args.seed),
         progress_(!args.is_quiet) {}
 
   std::vector<Measurement> run() {
@@ -110,8 +113,8 @@ class Bench {
 
   std::shared_ptr<const engine::Reading> read(const engine::PolicyRun& run,
                                               const engine::ContextTokens& context) {
-    progress_.begin(fmt::format("{} {}, {} tokens", args_.task, run.spec.to_string(),
-                                context.ids.size()));
+    progress_.begin(
+        fmt::format("{} {}, {} tokens", args_.task, run.spec.to_string(), context.ids.size()));
     return engine::Reading::read(run.model, run.spec, context, args_.segment_len,
                                  [&](std::int64_t done, std::int64_t total) {
                                    work_.check();
@@ -128,9 +131,9 @@ class Bench {
       for (std::size_t i = 0; i < runs_.size(); ++i) {
         const auto reading = read(runs_[i], context);
         results[i].ms_per_token.values.push_back(1000 * reading->seconds() /
-                                          static_cast<double>(num_context));
-        results[i].fraction_read = engine::prefill_fraction(
-            reading->layout(runs_[i].spec.layout), *attention::make_policy(runs_[i].spec));
+                                                 static_cast<double>(num_context));
+        results[i].fraction_read = engine::prefill_fraction(reading->layout(runs_[i].spec.layout),
+                                                            *attention::make_policy(runs_[i].spec));
       }
     }
     return results;
@@ -219,7 +222,7 @@ std::string to_json(const BenchArgs& args, const model::Model& model, double loa
   }
   const Json object = {{"task", args.task},
                        {"model", args.model.model},
-                       {"dtype", model.dtype() == at::kBFloat16 ? "bf16" : "f32"},
+                       {"dtype", model::dtype_name(model.dtype())},
                        {"device", model.device().str()},
                        {"threads", at::get_num_threads()},
                        {"load_seconds", load_seconds},

@@ -76,11 +76,7 @@ class PeakMemory {
     allocator->resetPeakStats(device.index());
   }
 
-  std::int64_t bytes() const {
-    if (device_.is_cpu()) return engine::peak_memory_bytes();
-    const auto stats = at::getDeviceAllocator(device_.type())->getDeviceStats(device_.index());
-    return stats.allocated_bytes[0].peak;  // [0]: of all pools
-  }
+  std::int64_t bytes() const { return engine::peak_memory_bytes(device_); }
 
  private:
   at::Device device_;
@@ -194,8 +190,8 @@ class BenchTrain {
       examples.push_back({{std::move(tokens)}, {}});
     }
     const std::vector<attention::PolicySpec> policies(examples.size(), policy);
-    train::TrainBatch batch{
-        train::pack_rows(examples, policies, base_->tokenizer().word_starts()), std::nullopt};
+    train::TrainBatch batch{train::pack_rows(examples, policies, base_->tokenizer().word_starts()),
+                            std::nullopt};
     batch.to(base_->device());
     return batch;
   }
@@ -292,7 +288,7 @@ int run_bench_train(const BenchTrainArgs& args) {
   if (contexts.empty()) contexts = {4096, 8192, 16384, 32768};
   const double peak_flops = train::measure_peak_flops(base->device(), base->dtype());
   const auto results = BenchTrain(args, base, work).run(contexts);
-  const char* dtype = base->dtype() == at::kBFloat16 ? "bf16" : "f32";
+  const std::string_view dtype = model::dtype_name(base->dtype());
   if (!args.is_json) {
     fmt::print("train {} of {} in {} on {}, {} threads\n{}",
                train::trained_name(args.parameters.trained), args.model.model, dtype,

@@ -40,8 +40,8 @@ std::vector<std::string> read_documents(const std::vector<std::string>& paths) {
 std::string valid_argument(std::string_view text, std::string_view what) {
   core::DecodedText decoded = core::decode_utf8(text);
   if (decoded.num_replaced > 0) {
-    core::log_warning(fmt::format("{}: not UTF-8 at byte {}: replaced", what,
-                                  decoded.first_bad_offset));
+    core::log_warning(
+        fmt::format("{}: not UTF-8 at byte {}: replaced", what, decoded.first_bad_offset));
   }
   return std::move(decoded.text);
 }

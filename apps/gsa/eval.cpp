@@ -1,7 +1,8 @@
 #include <ATen/Parallel.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -9,13 +10,16 @@
 
 #include "command.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "eval/runner.h"
 #include "eval/summary.h"
+#include "find_model.h"
 #include "interrupt.h"
 #include "options.h"
 #include "progress.h"
 #include "table.h"
 #include "terminal.h"
+#include "text/sha256.h"
 
 namespace gsa::apps {
 namespace {
@@ -23,7 +27,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* examples = R"(
-A task is a JSON Lines file, a question per line:
+A task is a JSON Lines file, a question per line, perhaps packed (.gz, .xz, .zst):
   {"_id": "1", "input": "Who is Tom?", "documents": ["...", "..."], "answers": ["a cat"]}
 The first line of an answer is scored as SQuAD does: F1 of words, exact match, answer contained.
 
@@ -63,16 +67,33 @@ std::vector<eval::Task> read_tasks(const EvalArgs& args) {
   return tasks;
 }
 
+std::string digest_of(const std::filesystem::path& path) {
+  text::Sha256 digest;
+  digest.update(core::read_file(path));
+  return digest.finish();
+}
+
 /// Everything on which a record depends besides its item and its policy.
 std::string run_name(const EvalArgs& args, const ModelSet& models) {
-  return fmt::format("{} with {}, {}, at most {} tokens, template {}", models.base()->fingerprint(),
-                     models.adapter_names().value_or("no adapter"), args.model.dtype,
-                     args.generate.max_tokens.value_or(0),
-                     args.session.chat_template.empty() ? "its own" : args.session.chat_template);
+  std::vector<std::string> adapters;
+  for (const std::string& name : args.model.adapters)
+    adapters.push_back(digest_of(find_adapter(name)));
+  const engine::SamplingOptions& sampling = args.generate.sampling;
+  return fmt::format(
+      "{} {} {}, adapters [{}], template '{}', system prompt '{}', thinking {}, online gisting {}, "
+      "at most {} tokens, stop {}, temperature {}, top-k {}, top-p {}, min-p {}, "
+      "repetition penalty {}, seed {}",
+      find_model(args.model.model).filename().string(), models.base()->fingerprint(),
+      args.model.dtype, fmt::join(adapters, ", "), args.session.chat_template,
+      args.session.system_prompt.value_or("(the model's)"), args.session.thinking,
+      args.session.no_online_gisting ? "off" : "on", args.generate.max_tokens.value_or(0),
+      args.generate.stop, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p,
+      sampling.repetition_penalty, sampling.seed);
 }
 
 Json to_json(const eval::Interval& interval) {
-  return {{"mean", 100 * interval.mean}, {"low", 100 * interval.low}, {"high", 100 * interval.high}};
+  return {
+      {"mean", 100 * interval.mean}, {"low", 100 * interval.low}, {"high", 100 * interval.high}};
 }
 
 std::string to_json(const EvalArgs& args, const ModelSet& models,
@@ -113,11 +134,11 @@ std::string to_table(const std::vector<eval::Summary>& summaries) {
                {"keys read", right},
                {"tokens", right}});
   for (const eval::Summary& summary : summaries) {
-    table.add_row({summary.task, summary.policy, format_count(summary.num_items),
-                   format_interval(summary.f1), fmt::format("{:.1f}", 100 * summary.exact_match.mean),
-                   fmt::format("{:.1f}", 100 * summary.contains.mean),
-                   format_percent(summary.fraction_read),
-                   fmt::format("{:.0f}", summary.context_tokens)});
+    table.add_row(
+        {summary.task, summary.policy, format_count(summary.num_items), format_interval(summary.f1),
+         fmt::format("{:.1f}", 100 * summary.exact_match.mean),
+         fmt::format("{:.1f}", 100 * summary.contains.mean), format_percent(summary.fraction_read),
+         fmt::format("{:.0f}", summary.context_tokens)});
   }
   return table.to_string(terminal_width());
 }

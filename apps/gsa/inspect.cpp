@@ -58,8 +58,8 @@ InspectView make_view(const engine::Session& session, const engine::ContextToken
   view.num_tokens = static_cast<std::int64_t>(context.ids.size());
   view.num_kv_heads = model.config().num_kv_heads;
   view.num_model_layers = model.config().num_layers;
-  view.layout = engine::make_layout(session.policy().layout, context,
-                                    model.tokenizer().word_starts());
+  view.layout =
+      engine::make_layout(session.policy().layout, context, model.tokenizer().word_starts());
   const auto& begins = view.layout.piece_begins();
   for (std::size_t i = 0; i < begins.size(); ++i)
     view.pieces.push_back({i == 0 ? "opening of the chat" : args.documents.at(i - 1), begins[i]});

@@ -11,9 +11,9 @@ namespace gsa::apps {
 /// Thrown to leave work that Ctrl-C stopped.
 struct Interrupted {};
 
-/// Turns Ctrl-C, and other signals if wanted, into a request to stop. Make it before any other thread
-/// starts: the signals are blocked in all of them and waited for in one of its own. While no work is
-/// under way, and when one comes a second time, it ends the program at once with exit code
+/// Turns Ctrl-C, and other signals if wanted, into a request to stop. Make it before any other
+/// thread starts: the signals are blocked in all of them and waited for in one of its own. While no
+/// work is under way, and when one comes a second time, it ends the program at once with exit code
 /// 128 + its number (130 for Ctrl-C).
 class Interrupt {
  public:

@@ -70,8 +70,8 @@ int run_guarded(const Command& run) {
 }
 
 int run_program(int argc, char** argv) {
-  CLI::App app("Questions about long documents, with text folded into gists and unfolded on demand.",
-               "gsa");
+  CLI::App app(
+      "Questions about long documents, with text folded into gists and unfolded on demand.", "gsa");
   app.set_version_flag("--version", "gsa " + std::string(version()));
   app.require_subcommand(1);
   app.footer(program_examples);
@@ -106,8 +106,7 @@ int run_program(int argc, char** argv) {
 }  // namespace gsa::apps
 
 int main(int argc, char** argv) {
-  gsa::core::set_warning_handler([](const std::string& message) {
-    gsa::apps::print_warning(message);
-  });
+  gsa::core::set_warning_handler(
+      [](const std::string& message) { gsa::apps::print_warning(message); });
   return gsa::apps::run_program(argc, argv);
 }

@@ -39,9 +39,10 @@ void add_model_options(CLI::App& app, ModelArgs& args) {
 }
 
 void add_adapter_option(CLI::App& app, ModelArgs& args) {
-  app.add_option("--adapter", args.adapters,
-                 "trained gists (safetensors); repeatable: a policy names one by its file name "
-                 "without ending, adapter=NAME, or takes the first")
+  app.add_option(
+         "--adapter", args.adapters,
+         "trained gists: a safetensors file, or smollm2-gsa, which comes with gsa; repeatable: a "
+         "policy names one by its file name without ending, adapter=NAME, or takes the first")
       ->allow_extra_args(false)
       ->group("Model");
 }
@@ -51,10 +52,10 @@ ModelSet ModelSet::load(const ModelArgs& args) {
   const auto path = find_model(args.model);
   const at::Device device = model::parse_device(args.device);
   ModelSet set;
-  set.base_ = model::Model::load(
-      path, {.device = device, .dtype = model::parse_dtype(args.dtype, device)});
+  set.base_ =
+      model::Model::load(path, {.device = device, .dtype = model::parse_dtype(args.dtype, device)});
   for (const std::string& file : args.adapters)
-    set.adapted_.push_back(set.base_->with_adapter(model::Adapter::load(file)));
+    set.adapted_.push_back(set.base_->with_adapter(model::Adapter::load(find_adapter(file))));
   return set;
 }
 
@@ -106,9 +107,9 @@ void add_session_options(CLI::App& app, SessionArgs& args) {
          "--system", [&args](const std::string& text) { args.system_prompt = text; },
          "system prompt (default: the model's own)")
       ->group(group);
-  app.add_option("--chat-template", args.chat_template,
-                 fmt::format("{} (default: the model's own)",
-                             fmt::join(text::ChatTemplate::names(), ", ")))
+  app.add_option(
+         "--chat-template", args.chat_template,
+         fmt::format("{} (default: the model's own)", fmt::join(text::ChatTemplate::names(), ", ")))
       ->group(group);
   app.add_option("--thinking", args.thinking, "on or off, for models that can think aloud first")
       ->check(CLI::IsMember({"on", "off"}))
@@ -207,9 +208,10 @@ void note_untrained_gists(const std::vector<engine::PolicyRun>& runs) {
       untrained.push_back(run.spec.to_string());
   }
   if (untrained.empty()) return;
-  print_note(fmt::format("the gists of {} are untrained: expect poor answers until --adapter gives "
-                         "trained ones",
-                         fmt::join(untrained, ", ")));
+  print_note(
+      fmt::format("the gists of {} are untrained: expect poor answers until --adapter gives "
+                  "trained ones",
+                  fmt::join(untrained, ", ")));
 }
 
 void read_with_progress(engine::Session& session, const std::vector<std::string>& documents,
@@ -224,7 +226,8 @@ void read_with_progress(engine::Session& session, const std::vector<std::string>
 }
 
 std::string policy_help() {
-  std::string help = "Policies are written NAME[@CHUNKS][:key=value]..., for example gsa@4-4:tokens=1024:\n";
+  std::string help =
+      "Policies are written NAME[@CHUNKS][:key=value]..., for example gsa@4-4:tokens=1024:\n";
   for (const auto& [name, text] : attention::PolicySpec::known_names())
     help += fmt::format("  {:<12} {}\n", name, text);
   help += "Keys:\n";

@@ -42,9 +42,9 @@ void ProgressBar::update(std::int64_t done, std::int64_t total) {
   const auto now = Clock::now();
   if (done < total && now - last_drawn_ < redraw_interval) return;
   last_drawn_ = now;
-  const double seconds_left =
-      done > 0 ? seconds_since(start_) * static_cast<double>(total - done) / static_cast<double>(done)
-               : -1;
+  const double seconds_left = done > 0 ? seconds_since(start_) * static_cast<double>(total - done) /
+                                             static_cast<double>(done)
+                                       : -1;
   draw_line(progress_line(label_, done, total, seconds_left, unit_));
 }
 
@@ -69,8 +69,8 @@ std::string progress_line(const std::string& label, std::int64_t done, std::int6
   const std::int64_t filled = std::clamp<std::int64_t>(bar_width * done / total, 0, bar_width);
   std::string bar(static_cast<std::size_t>(filled), '#');
   bar.resize(bar_width, '.');
-  std::string line = fmt::format("{} [{}] {}/{} {}", label, bar, format_count(done),
-                                 format_count(total), unit);
+  std::string line =
+      fmt::format("{} [{}] {}/{} {}", label, bar, format_count(done), format_count(total), unit);
   if (seconds_left >= 0.5) line += fmt::format(", {:.0f} s left", seconds_left);
   return line;
 }

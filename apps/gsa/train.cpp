@@ -1,5 +1,3 @@
-#include "train_run.h"
-
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <utility>
@@ -9,6 +7,7 @@
 #include "train_merge.h"
 #include "train_plot.h"
 #include "train_prepare.h"
+#include "train_run.h"
 
 namespace gsa::apps {
 namespace {

@@ -10,6 +10,7 @@
 #include "find_model.h"
 #include "model/merge.h"
 #include "options.h"
+#include "train_options.h"
 
 namespace gsa::apps {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 constexpr const char* examples = R"(
 The result is a GGUF file if the model is one, else a Hugging Face directory, which other programs
 read too. The gists lie beside it, as PATH.gists.safetensors or gists.safetensors in the directory.
+It is a base of its own: adapters of the model it was made from are refused on it.
 
 Example:
   gsa train merge --model smollm2 --adapter run2/adapter.safetensors --out merged.gguf
@@ -28,17 +30,12 @@ struct MergeArgs {
   std::string dtype = "bf16";
 };
 
-at::ScalarType parse_file_dtype(const std::string& name) {
-  if (name == "bf16") return at::kBFloat16;
-  return name == "f16" ? at::kHalf : at::kFloat;
-}
-
 int run_merge(const MergeArgs& args) {
   const auto source = find_model(args.model);
   const auto base = model::Model::load(source, {.dtype = at::kFloat});
-  model::Adapter adapter = model::Adapter::load(args.adapter);
+  model::Adapter adapter = model::Adapter::load(find_adapter(args.adapter));
   const at::ScalarType dtype = parse_file_dtype(args.dtype);
-  model::save_merged(*base->with_adapter(adapter), source, args.out, dtype);
+  model::save_merged(*base->with_adapter(adapter), source, args.out, {.dtype = dtype});
   const auto gists = model::gists_path(args.out);
   model::save_gists(std::move(adapter), args.out, gists, dtype);
   fmt::print("{}\n{}\n", args.out, gists.string());
@@ -55,9 +52,7 @@ Command add_train_merge(CLI::App& app) {
   app.add_option("--adapter", args->adapter, "the adapter to fold in")->required();
   app.add_option("--out,-o", args->out, "the merged model: a file for GGUF, else a new folder")
       ->required();
-  app.add_option("--dtype", args->dtype, "of the matrices: bf16, f16 or f32")
-      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
-      ->capture_default_str();
+  add_file_dtype_option(app, "--dtype", args->dtype, "matrices of the merged model and gists");
   app.footer(examples);
   return [args] { return run_merge(*args); };
 }

@@ -81,10 +81,14 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
       ->required()
       ->group(group);
   if (is_ft) {
-    app.add_option("--text", args.text, "shard of text, for rows about books among the questions")
+    app.add_option("--text", args.text,
+                   "shard of text, from gsa train prepare cpt: some rows are such text with "
+                   "made-up facts put "
+                   "in, and questions about those")
         ->group(group);
   }
-  app.add_option("--init", args.init, "adapter to go on from")->group(group);
+  app.add_option("--init", args.init, "adapter to go on from, a file or a known name")
+      ->group(group);
   app.add_option("--out,-o", args.out, "folder of the result, the log and the checkpoints")
       ->required()
       ->group(group);
@@ -96,7 +100,9 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
   app.add_option("--eval-chunks", args.eval_chunks, "chunk sizes that are scored; full: no gists")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--eval-windows", args.eval_windows, "rows scored at most, spread over the shard")
+  app.add_option("--eval-windows", args.eval_windows,
+                 is_ft ? "rows scored: the first ones of the shard's questions"
+                       : "windows scored at most, spread over the shard")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
@@ -141,9 +147,9 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--policy-keys", args.policy_keys,
-                 "keys of the policy gsa under training, as tokens=1024:gists=all")
+                 "further keys of the policy gsa for rows and scores, as tokens=1024:gists=all")
       ->group(group);
-  app.add_option("--seed", args.seed, "of the rows and the new weights")
+  app.add_option("--seed", args.seed, "seed of the rows and of new weights")
       ->capture_default_str()
       ->group(group);
 }
@@ -154,22 +160,22 @@ void add_weight_options(CLI::App& app, TrainArgs& args) {
       ->check(CLI::IsMember({"lora", "gists", "full"}))
       ->capture_default_str()
       ->group(group);
-  app.add_option("--rank", args.rank, "of LoRA (default: that of --init, or 32)")
+  app.add_option("--rank", args.rank, "rank of LoRA (default: that of --init, or 32)")
       ->check(CLI::Range(1, 4096))
       ->group(group);
-  app.add_option("--alpha", args.alpha, "updates are scaled by alpha / rank (default: by 1)")
+  app.add_option("--alpha", args.alpha,
+                 "LoRA is scaled by alpha / rank (default: as --init, or by 1)")
       ->check(CLI::PositiveNumber)
       ->group(group);
-  app.add_option("--targets", args.targets,
-                 "projections with LoRA, as q,k,v,o,gate,up,down (default: those of --init, or all)")
+  app.add_option(
+         "--targets", args.targets,
+         "projections with LoRA, as q,k,v,o,gate,up,down (default: those of --init, or all)")
       ->group(group);
   app.add_option("--gist-rows", args.num_gist_rows,
                  "gist embeddings; higher levels share the last (default: those of --init, or 2)")
       ->check(CLI::Range(1, 8))
       ->group(group);
-  app.add_option("--adapter-dtype", args.adapter_dtype, "of the adapter's file: bf16, f16 or f32")
-      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
-      ->capture_default_str()
+  add_file_dtype_option(app, "--adapter-dtype", args.adapter_dtype, "numbers in the adapter's file")
       ->group(group);
 }
 
@@ -183,11 +189,11 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->check(CLI::PositiveNumber)
       ->group(group);
   app.add_option("--gist-lr", args.gist_lr,
-                 cpt ? "of the gist embeddings (default: 0.005)"
-                     : "of the gist embeddings (default: as --lr)")
+                 cpt ? "peak learning rate of the gist embeddings (default: 0.005)"
+                     : "peak learning rate of the gist embeddings (default: as --lr)")
       ->check(CLI::PositiveNumber)
       ->group(group);
-  app.add_option("--weight-decay", args.weight_decay, "of matrices")
+  app.add_option("--weight-decay", args.weight_decay, "weight decay of matrices")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
@@ -195,11 +201,12 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str()
       ->group(group);
-  app.add_option("--clip", args.clip, "largest norm of the gradient")
+  app.add_option("--clip", args.clip, "scale gradients with a larger norm down to it")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_option("--max-spike", args.max_spike, "stop if the loss rises so far above its mean")
+  app.add_option("--max-spike", args.max_spike,
+                 "stop with an error if a loss is so many nats above the running mean")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
@@ -220,7 +227,8 @@ void add_run_options(CLI::App& app, TrainArgs& args) {
   app.add_flag("--checkpoint-activations", args.recomputes,
                "compute layers twice instead of keeping what backward needs: slower, less memory")
       ->group(group);
-  app.add_option("--save-minutes", args.save_minutes, "between checkpoints")
+  app.add_option("--save-minutes", args.save_minutes,
+                 "minutes between checkpoints; 0: one after every step")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
@@ -238,22 +246,28 @@ void add_run_options(CLI::App& app, TrainArgs& args) {
 
 std::string joined_policies(const std::vector<attention::PolicySpec>& policies) {
   std::vector<std::string> names;
-  for (const auto& policy : policies) {
-    const auto& sizes = policy.layout.chunk_sizes;
-    names.push_back(sizes.sizes.empty() ? "full" : sizes.to_string());
-  }
+  for (const auto& policy : policies) names.push_back(train::row_policy_name(policy));
   return fmt::format("{}", fmt::join(names, ","));
 }
 
 std::string joined_targets(const std::vector<model::LoraTarget>& targets) {
   if (targets.size() == model::kLoraTargets.size()) return "all";
-  std::vector<std::string_view> names;
-  for (const model::LoraTarget target : targets) names.push_back(model::lora_target_name(target));
-  std::ranges::sort(names);
-  return fmt::format("{}", fmt::join(names, ","));
+  return train::target_names(targets);
 }
 
 }  // namespace
+
+CLI::Option* add_file_dtype_option(CLI::App& app, const char* name, std::string& dtype,
+                                   const char* what) {
+  return app.add_option(name, dtype, fmt::format("type of the {}: bf16, f16 or f32", what))
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
+      ->capture_default_str();
+}
+
+at::ScalarType parse_file_dtype(std::string_view name) {
+  if (name == "bf16") return at::kBFloat16;
+  return name == "f16" ? at::kHalf : at::kFloat;
+}
 
 void add_train_options(CLI::App& app, TrainArgs& args) {
   set_stage_defaults(args);
@@ -273,6 +287,10 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
   if (init != nullptr) {
     options.num_gist_rows = init->info.num_gist_rows;
     if (!init->loras.empty()) {
+      if (args.alpha > 0 && args.alpha != init->info.lora_alpha) {
+        core::input_error("train: adapter '{}' has alpha {}; leave --alpha out", init->info.name,
+                          init->info.lora_alpha);
+      }
       options.rank = init->info.lora_rank;
       options.alpha = init->info.lora_alpha;
       options.targets = init->info.lora_targets;
@@ -300,8 +318,8 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.out = args.out;
   options.schedule = {.num_steps = args.num_steps, .warmup = args.warmup};
   options.rows.policies = parse_all_chunks(args.chunks, args.policy_keys);
-  options.rows.mix = args.mix == "row" ? train::RowPlan::Mix::drawn_per_row
-                                       : train::RowPlan::Mix::cycled_per_step;
+  options.rows.mix =
+      args.mix == "row" ? train::RowPlan::Mix::drawn_per_row : train::RowPlan::Mix::cycled_per_step;
   options.rows.rows_per_step = args.rows;
   options.rows.num_micro_batches = args.micro_batches;
   options.rows.row_len = args.row_len;
@@ -329,16 +347,16 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
 
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
                         const train::ParameterOptions& parameters, at::ScalarType dtype) {
-  std::string recipe = fmt::format(
-      "{} steps={} rows={} row_len={} chunks={} mix={}", train::data_kind_name(args.stage),
-      args.num_steps, args.rows, args.row_len, joined_policies(options.rows.policies), args.mix);
+  std::string recipe = fmt::format("{} steps={} rows={} row_len={} chunks={} mix={}",
+                                   train::data_kind_name(args.stage), args.num_steps, args.rows,
+                                   args.row_len, joined_policies(options.rows.policies), args.mix);
   if (!args.policy_keys.empty()) recipe += fmt::format(" policy_keys={}", args.policy_keys);
   recipe += fmt::format(" train={}", args.trained);
   if (parameters.trained == train::Trained::lora) {
-    recipe += fmt::format(" rank={} alpha={} targets={}", parameters.rank,
-                          parameters.alpha > 0 ? parameters.alpha
-                                               : static_cast<double>(parameters.rank),
-                          joined_targets(parameters.targets));
+    recipe +=
+        fmt::format(" rank={} alpha={} targets={}", parameters.rank,
+                    parameters.alpha > 0 ? parameters.alpha : static_cast<double>(parameters.rank),
+                    joined_targets(parameters.targets));
   }
   const train::OptimizerOptions& optimizer = options.optimizer;
   recipe += fmt::format(" gist_rows={} lr={} gist_lr={} weight_decay={} warmup={} clip={}",
@@ -346,8 +364,7 @@ std::string make_recipe(const TrainArgs& args, const train::TrainOptions& option
                         optimizer.weight_decay, args.warmup, args.clip);
   if (args.distill > 0) recipe += fmt::format(" distill={}", args.distill);
   if (args.plain_view > 0) recipe += fmt::format(" plain_view={}", args.plain_view);
-  return recipe +
-         fmt::format(" seed={} dtype={}", args.seed, dtype == at::kBFloat16 ? "bf16" : "f32");
+  return recipe + fmt::format(" seed={} dtype={}", args.seed, model::dtype_name(dtype));
 }
 
 std::vector<attention::ChunkSizes> chunk_sizes_seen(const train::TrainOptions& options,

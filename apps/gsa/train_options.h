@@ -1,9 +1,12 @@
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <CLI/App.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/adapter.h"
@@ -42,6 +45,11 @@ struct TrainArgs {
   bool recomputes = false, is_deterministic = false, is_json = false, is_quiet = false;
 };
 
+/// Adds an option for the type of what is written to a file: bf16, f16 or f32.
+CLI::Option* add_file_dtype_option(CLI::App& app, const char* name, std::string& dtype,
+                                   const char* what);
+at::ScalarType parse_file_dtype(std::string_view name);
+
 /// Adds the options of a stage, with its defaults.
 void add_train_options(CLI::App& app, TrainArgs& args);
 
@@ -53,8 +61,8 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
 /// make no policy.
 train::TrainOptions make_train_options(const TrainArgs& args);
 
-/// The options that make the result, in one line: `cpt steps=700 rows=8 ...`. What may change when a
-/// run is resumed (threads, workers, device, saving) is no part of it.
+/// The options that make the result, in one line: `cpt steps=700 rows=8 ...`. What may change when
+/// a run is resumed (threads, workers, device, saving) is no part of it.
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
                         const train::ParameterOptions& parameters, at::ScalarType dtype);
 

@@ -73,11 +73,12 @@ void add_common_options(CLI::App& app, PrepareArgs& args, train::PrepareOptions&
   app.add_option("--max-overlap", options.max_overlap,
                  "drop a text if an evaluation set has more than this share of its 13-grams")
       ->capture_default_str();
-  app.add_option("--seed", options.seed, "of the order and of places in documents")
+  app.add_option("--seed", options.seed, "seed of the order and of places in documents")
       ->capture_default_str();
   const unsigned num_cores = std::thread::hardware_concurrency();
   options.num_threads = num_cores > 0 ? static_cast<int>(num_cores) : 1;
-  app.add_option("--threads,-t", options.num_threads, "the result does not depend on them")
+  app.add_option("--threads,-t", options.num_threads,
+                 "threads that tokenise; the result does not depend on them")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_flag("--json", args.is_json, "report as one JSON object on standard output");
@@ -112,7 +113,8 @@ Command add_cpt(CLI::App& app) {
   auto args = std::make_shared<PrepareArgs>();
   auto options = std::make_shared<train::CptPrepareOptions>();
   add_common_options(app, *args, *options);
-  app.add_option("--field", options->field, "text of a JSON record")->capture_default_str();
+  app.add_option("--field", options->field, "field of a JSON record that holds its text")
+      ->capture_default_str();
   app.add_option("--row-len", options->row_len, "tokens per window")->capture_default_str();
   app.add_option("--stride", options->stride,
                  "tokens from one window to the next (default: --row-len)");
@@ -124,7 +126,8 @@ Command add_cpt(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--hold-out", options->hold_out, "share of the documents for --hold-out-file")
       ->capture_default_str();
-  app.add_option("--hold-out-file", options->hold_out_file, "file of what is held out");
+  app.add_option("--hold-out-file", options->hold_out_file,
+                 "second file, for the documents that --hold-out takes out");
   app.footer(cpt_examples);
   return [=] { return run(*args, *options, train::prepare_cpt); };
 }

@@ -1,7 +1,6 @@
 #include "train_run.h"
 
 #include <ATen/Context.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/format.h>
 
 #include <csignal>
@@ -76,8 +75,7 @@ TrainData open_data(const TrainArgs& args, const text::Tokenizer& tokenizer) {
       text = std::make_shared<const train::CptShard>(train::CptShard::open(args.text, tokenizer));
       data.digest += "," + text->info().digest;
     }
-    data.sampler =
-        std::make_unique<train::FtSampler>(std::move(shard), std::move(text), tokenizer);
+    data.sampler = std::make_unique<train::FtSampler>(std::move(shard), std::move(text), tokenizer);
   }
   data.validation = read_validation(args, tokenizer);
   return data;
@@ -86,17 +84,6 @@ TrainData open_data(const TrainArgs& args, const text::Tokenizer& tokenizer) {
 void make_deterministic() {
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // cuBLAS reads it when it starts
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-}
-
-std::int64_t peak_bytes(at::Device device) {
-  if (device.is_cpu()) return engine::peak_memory_bytes();
-  const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-  return stats.allocated_bytes[0].peak;  // [0]: of all pools
-}
-
-at::ScalarType file_dtype(const std::string& name) {
-  if (name == "bf16") return at::kBFloat16;
-  return name == "f16" ? at::kHalf : at::kFloat;
 }
 
 /// One training from loading to its result.
@@ -121,9 +108,9 @@ class TrainRun {
         [&](std::int64_t step, const auto& scores) { progress.scores(step, scores); });
     if (outcome == train::Outcome::interrupted) {
       if (is_first()) {
-        print_note(fmt::format(
-            "stopped behind step {} of {}; go on with the same command and --resume",
-            trainer_->state().step, args_.num_steps));
+        print_note(
+            fmt::format("stopped behind step {} of {}; go on with the same command and --resume",
+                        trainer_->state().step, args_.num_steps));
       }
       return interrupt_.exit_code();
     }
@@ -140,9 +127,10 @@ class TrainRun {
     if (std::filesystem::exists(out) && !std::filesystem::is_directory(out))
       core::input_error("train: --out {} is no folder; give another", args_.out);
     if (train::Checkpoints(out / "checkpoints", "").any()) {
-      core::input_error("train: {} holds the checkpoints of a run; go on with --resume, or give "
-                        "another --out",
-                        args_.out);
+      core::input_error(
+          "train: {} holds the checkpoints of a run; go on with --resume, or give "
+          "another --out",
+          args_.out);
     }
   }
 
@@ -153,9 +141,10 @@ class TrainRun {
     const auto base = ModelSet::load(model_args).base();
     std::string init_digest = "none";
     if (!args_.init.empty()) {
-      init_ = model::Adapter::load(args_.init);
+      const auto path = find_adapter(args_.init);
+      init_ = model::Adapter::load(path);
       text::Sha256 hash;
-      hash.update(core::read_file(args_.init));
+      hash.update(core::read_file(path));
       init_digest = hash.finish();
     }
     const model::Adapter* init = init_ ? &*init_ : nullptr;
@@ -166,9 +155,8 @@ class TrainRun {
                                   init_digest, data_.digest);
     model_ = std::make_unique<train::TrainedModel>(base, parameters, init);
     communicator_ = train::Communicator::from_environment(base->device());
-    trainer_ = std::make_unique<train::Trainer>(*model_, *data_.sampler,
-                                                std::move(data_.validation), options_,
-                                                *communicator_);
+    trainer_ = std::make_unique<train::Trainer>(
+        *model_, *data_.sampler, std::move(data_.validation), options_, *communicator_);
   }
 
   TrainSpeed speed() const {
@@ -199,7 +187,7 @@ class TrainRun {
   std::vector<std::string> write_result() const {
     const std::filesystem::path out = args_.out;
     model::Adapter adapter = make_adapter();
-    const auto dtype = file_dtype(args_.adapter_dtype);
+    const auto dtype = parse_file_dtype(args_.adapter_dtype);
     if (model_->options().trained != train::Trained::full) {
       const auto path = out / "adapter.safetensors";
       adapter.save(path, dtype);
@@ -207,7 +195,8 @@ class TrainRun {
     }
     const auto source = find_model(args_.model.model);
     const auto path = out / (std::filesystem::is_directory(source) ? "model" : "model.gguf");
-    model::save_merged(*model_->model(), source, path, model_->base()->dtype());
+    model::save_merged(*model_->model(), source, path,
+                       {.dtype = model_->base()->dtype(), .has_new_weights = true});
     if (adapter.info.chunk_sizes.empty()) return {path.string()};  // no gist was seen
     const auto gists = model::gists_path(path);
     model::save_gists(std::move(adapter), path, gists, dtype);
@@ -236,9 +225,9 @@ class TrainRun {
                          {"tokens_per_second", progress.tokens_per_second()},
                          {"share_of_peak", progress.share_of_peak()},
                          {"peak_flops", progress.peak_flops()},
-                         {"peak_memory_bytes", peak_bytes(model_->base()->device())},
+                         {"peak_memory_bytes", engine::peak_memory_bytes(model_->base()->device())},
                          {"device", model_->base()->device().str()},
-                         {"dtype", model_->base()->dtype() == at::kBFloat16 ? "bf16" : "f32"},
+                         {"dtype", model::dtype_name(model_->base()->dtype())},
                          {"workers", launch_.size},
                          {"recipe", recipe_},
                          {"data_digest", data_.digest}};

@@ -50,8 +50,8 @@ at::Tensor BatchAttention::operator()(std::int64_t layer, const at::Tensor& q, c
   }
   std::vector<std::pair<std::int64_t, at::Tensor>> parts;  // by first row
   for (const BatchSequence& sequence : batch_.sequences) {
-    const KvArenas arenas = sequence.store != nullptr ? sequence.store->arenas(layer)
-                                                      : arenas_of_rows(sequence, k, v);
+    const KvArenas arenas =
+        sequence.store != nullptr ? sequence.store->arenas(layer) : arenas_of_rows(sequence, k, v);
     for (const BatchSlice& slice : sequence.slices) {
       if (slice.entries.count == 0) continue;
       const at::Tensor rows = q.narrow(0, slice.row, slice.entries.count);

@@ -4,8 +4,7 @@
 
 namespace gsa::attention {
 
-void* current_stream(at::Device device) {
-  return c10::cuda::getCurrentCUDAStream(device.index()).stream();
-}
+CurrentStream::CurrentStream(at::Device device)
+    : guard_(device), stream_(c10::cuda::getCurrentCUDAStream(device.index()).stream()) {}
 
 }  // namespace gsa::attention

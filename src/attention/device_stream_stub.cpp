@@ -3,7 +3,7 @@
 
 namespace gsa::attention {
 
-void* current_stream(at::Device device) {
+CurrentStream::CurrentStream(at::Device device) {
   core::internal_error("this build has no CUDA, and a tensor lies on {}", device.str());
 }
 

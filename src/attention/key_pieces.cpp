@@ -10,7 +10,7 @@ namespace {
 // every query sees one key more than the one before, nothing is lost in large blocks.
 constexpr std::int64_t kRawBlock = 128;
 constexpr std::int64_t kGistBlock = 32;
-constexpr std::int64_t kCausalBlock = 1024;
+constexpr std::int64_t kCausalBlock = 512;
 // Shorter runs are cheaper inside the loose part than as a call of their own.
 constexpr std::int64_t kMinDense = 128;
 

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "attention/device_stream.h"
-#include "kernels/cuda/build.h"
+#include "core/error.h"
 
 namespace gsa::attention {
 
@@ -95,6 +95,8 @@ at::Tensor select_masks(const PackedProblem& problem, const std::vector<VisibleS
                                at::TensorOptions(at::kLong).device(device));
   for (std::size_t i = 0; i < host.masks.size(); ++i) {
     if (!host.masks[i]) continue;
+    if (selected[i].tokens.defined())
+      core::internal_error("packed attention: tokens are selected one by one, not by their chunks");
     const MaskPlan& plan = *host.masks[i];
     kernels::SelectedNodes nodes{};
     std::vector<at::Tensor> kept;
@@ -114,7 +116,7 @@ at::Tensor select_masks(const PackedProblem& problem, const std::vector<VisibleS
     kernels::sm80_select_masks(nodes, problem.key_nodes[i],
                                static_cast<std::int32_t>(plan.key_nodes.size()), plan.num_queries,
                                static_cast<int>(num_kv_heads), rows, host.mask_words,
-                               current_stream(device));
+                               CurrentStream(device));
   }
   return masks;
 }
@@ -164,10 +166,9 @@ struct PackedFunction : torch::autograd::Function<PackedFunction> {
                      v = with_dense_heads(v_in);
     at::Tensor out = at::empty(q.sizes(), q.options());
     at::Tensor lse = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
-    kernels::sm80_bf16_packed_attention(shape_of(q, k, v, scale), plan_with(*holder),
-                                        q.const_data_ptr(), k.const_data_ptr(), v.const_data_ptr(),
-                                        out.data_ptr(), lse.data_ptr<float>(),
-                                        current_stream(q.device()));
+    kernels::sm80_bf16_packed_attention(
+        shape_of(q, k, v, scale), plan_with(*holder), q.const_data_ptr(), k.const_data_ptr(),
+        v.const_data_ptr(), out.data_ptr(), lse.data_ptr<float>(), CurrentStream(q.device()));
     ctx->save_for_backward({q, k, v, out, lse});
     ctx->saved_data["problem"] = c10::IValue::make_capsule(holder);
     ctx->saved_data["scale"] = scale;
@@ -188,10 +189,22 @@ struct PackedFunction : torch::autograd::Function<PackedFunction> {
         shape_of(q, k, v, ctx->saved_data["scale"].toDouble()), plan_with(holder),
         q.const_data_ptr(), k.const_data_ptr(), v.const_data_ptr(), out.const_data_ptr(),
         grad_out.const_data_ptr(), lse.const_data_ptr<float>(), delta.data_ptr<float>(),
-        grad_q.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr(), current_stream(q.device()));
+        grad_q.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr(), CurrentStream(q.device()));
     return {grad_q, grad_k, grad_v, {}, {}};
   }
 };
+
+/// Whether nothing is stored but what the batch holds. (The first gists of a context may come
+/// without its raw tokens, when they fold a conversation.)
+bool holds_all_keys(const BatchSequence& sequence) {
+  if (sequence.store == nullptr) return true;
+  const auto begins_context = [](const BatchSlice& slice) {
+    return slice.entries.begin == 0 && !slice.is_suffix;
+  };
+  const auto is_raw = [](const BatchSlice& slice) { return slice.entries.level == kRawLevel; };
+  return std::ranges::all_of(sequence.slices, begins_context) &&
+         std::ranges::any_of(sequence.slices, is_raw);
+}
 
 bool same_ranges(const std::vector<std::vector<PlannedSlice>>& a,
                  const std::vector<std::vector<PlannedSlice>>& b) {
@@ -206,16 +219,9 @@ bool same_ranges(const std::vector<std::vector<PlannedSlice>>& a,
 }  // namespace
 
 bool PackedAttention::supports(const Batch& batch, const at::Tensor& q) {
-  if (!kernels::has_cuda_kernels() || !q.is_cuda() || q.scalar_type() != at::kBFloat16)
-    return false;
-  if (q.size(2) != 64 && q.size(2) != 128) return false;
+  if (!kernels_take(q) || (q.size(2) != 64 && q.size(2) != 128)) return false;
   return std::ranges::all_of(batch.sequences, [](const BatchSequence& sequence) {
-    const bool is_whole =
-        sequence.store == nullptr ||
-        std::ranges::all_of(sequence.slices, [](const BatchSlice& slice) {
-          return slice.entries.begin == 0 && !slice.is_suffix;
-        });
-    return is_whole && sequence.meter == nullptr;
+    return holds_all_keys(sequence) && sequence.meter == nullptr;
   });
 }
 

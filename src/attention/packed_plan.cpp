@@ -1,6 +1,7 @@
 #include "attention/packed_plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 namespace gsa::attention {
@@ -13,6 +14,11 @@ using kernels::RowRange;
 constexpr std::int32_t kTile = kernels::kPackedTile;
 
 std::int32_t narrow(std::int64_t value) { return static_cast<std::int32_t>(value); }
+
+template <typename T>
+std::int32_t size_of(const std::vector<T>& values) {
+  return narrow(std::ssize(values));
+}
 
 /// A column of a slice, restricted to one slice of keys and counted in rows of the batch.
 struct RowColumn {
@@ -71,7 +77,7 @@ class SequencePlanner {
       for (const BatchSlice& keys : sequence_.slices) {
         const auto& [level, first, count, unused] = keys.entries;
         if (level != column.level || count == 0) continue;
-        const auto bounds = narrow(static_cast<std::int64_t>(plan_.bounds.size()));
+        const std::int32_t bounds = size_of(plan_.bounds);
         bool any = false;
         for (std::int64_t t = 0; t < table.queries.count; ++t) {
           const std::int64_t begin = std::clamp(column.begin[t], first, first + count);
@@ -79,8 +85,8 @@ class SequencePlanner {
           const bool is_empty = begin >= end;
           any = any || !is_empty;
           plan_.bounds.push_back(is_empty ? RowRange{0, 0}
-                                         : RowRange{narrow(begin - first + keys.row),
-                                                    narrow(end - first + keys.row)});
+                                          : RowRange{narrow(begin - first + keys.row),
+                                                     narrow(end - first + keys.row)});
         }
         if (any) {
           columns_.push_back({narrow(planned.slice->row), narrow(table.queries.count), bounds});
@@ -96,7 +102,7 @@ class SequencePlanner {
     const auto end = first + narrow(planned.slice->entries.count);
     for (std::int32_t row = first; row < end; row += kTile) {
       const std::int32_t count = std::min(kTile, end - row);
-      const auto column_begin = narrow(static_cast<std::int64_t>(plan_.query_columns.size()));
+      const std::int32_t column_begin = size_of(plan_.query_columns);
       for (const RowColumn& column : columns_) {
         if (column.query_begin == first) add_query_column(column, row, count);
       }
@@ -104,8 +110,7 @@ class SequencePlanner {
         plan_.query_columns.push_back(
             {context_begin_, context_end_, -1, plan_.num_mask_rows + row - first, 0});
       }
-      plan_.query_tiles.push_back(
-          {row, count, column_begin, narrow(static_cast<std::int64_t>(plan_.query_columns.size()))});
+      plan_.query_tiles.push_back({row, count, column_begin, size_of(plan_.query_columns)});
     }
   }
 
@@ -153,6 +158,7 @@ class SequencePlanner {
       masks.first_bit.push_back(masks.num_bits);
       masks.num_bits += narrow(layout.num_nodes(level));
     }
+    if (masks.num_bits > kernels::kMaxSelectBits) return false;
     masks.key_nodes = nodes_of_rows(layout, masks);
     if (!hide_static(*planned.ranges, masks.key_nodes)) return false;
     const std::int32_t num_words = (context_end_ - context_begin_ + kTile - 1) / kTile;
@@ -209,10 +215,10 @@ class SequencePlanner {
 
   void emit_key_tiles() {
     for (std::size_t i = 0; i < key_tile_begins_.size(); ++i) {
-      const auto begin = narrow(static_cast<std::int64_t>(plan_.key_columns.size()));
+      const std::int32_t begin = size_of(plan_.key_columns);
       plan_.key_columns.insert(plan_.key_columns.end(), opposite_[i].begin(), opposite_[i].end());
-      plan_.key_tiles.push_back({key_tile_begins_[i], key_tile_ends_[i] - key_tile_begins_[i], begin,
-                                narrow(static_cast<std::int64_t>(plan_.key_columns.size()))});
+      plan_.key_tiles.push_back({key_tile_begins_[i], key_tile_ends_[i] - key_tile_begins_[i],
+                                 begin, size_of(plan_.key_columns)});
     }
   }
 
@@ -234,9 +240,8 @@ void sort_by_work(std::vector<PackedTile>& tiles, const std::vector<PackedColumn
       rows += columns[i].end - columns[i].begin;
     return rows;
   };
-  std::stable_sort(tiles.begin(), tiles.end(), [&](const PackedTile& a, const PackedTile& b) {
-    return work(a) > work(b);
-  });
+  std::stable_sort(tiles.begin(), tiles.end(),
+                   [&](const PackedTile& a, const PackedTile& b) { return work(a) > work(b); });
 }
 
 }  // namespace

@@ -37,9 +37,10 @@ struct HostPackedPlan {
   std::int32_t num_mask_rows = 0, mask_words = 0;
 };
 
-/// Lays out the slices of every sequence, `slices[i]` those of sequence i in its order. Context rows
-/// of a sequence are consecutive, and its selecting rows are one slice. Nothing if selecting queries
-/// of one slice differ in what their static ranges show of the context.
+/// Lays out the slices of every sequence, `slices[i]` those of sequence i in its order. Context
+/// rows of a sequence are consecutive, and its selecting rows are one slice. Nothing if selecting
+/// queries of one slice differ in what their static ranges show of the context, or if they select
+/// among more nodes than kernels::kMaxSelectBits.
 std::optional<HostPackedPlan> plan_packed(const Batch& batch,
                                           const std::vector<std::vector<PlannedSlice>>& slices);
 

@@ -54,8 +54,8 @@ struct RangeTable {
   std::int64_t num_visible(std::int64_t query) const;
 };
 
-/// Evaluates the rows of method §2's table (or the simpler rules) for a slice. O(count log n). Gists
-/// later than the query are never in a range.
+/// Evaluates the rows of method §2's table (or the simpler rules) for a slice. O(count log n).
+/// Gists later than the query are never in a range.
 RangeTable visible_ranges(const Layout& layout, const StaticRule& rule, const QuerySlice& queries);
 
 /// The mask rule of method §2, pair by pair: may the query attend the key? The definition that

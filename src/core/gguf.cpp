@@ -181,13 +181,18 @@ const T& required_as(const GgufFile& file, std::string_view key, std::string_vie
 
 using Metadata = std::map<std::string, GgufValue, std::less<>>;
 
-Metadata read_metadata(GgufHeaderReader& reader, std::uint64_t num_keys) {
+/// Reads the values, and where each entry lies in the file.
+Metadata read_metadata(GgufHeaderReader& reader, std::span<const std::byte> file_bytes,
+                       std::vector<GgufEntry>& entries) {
+  const std::uint64_t num_keys = reader.read_count(max_num_keys, "number of metadata keys");
   Metadata metadata;
   for (std::uint64_t i = 0; i < num_keys; ++i) {
+    const std::size_t begin = reader.offset();
     std::string key = reader.read_string(fmt::format("metadata key {}", i), max_name_bytes);
     const std::string field = fmt::format("key '{}'", printable(key));
     const auto kind = reader.read<std::uint32_t>(field);
     GgufValue value = reader.read_value(kind, field);
+    entries.push_back({key, file_bytes.subspan(begin, reader.offset() - begin)});
     if (!metadata.emplace(std::move(key), std::move(value)).second) {
       reader.fail(field, "appears twice; {}", gguf_damaged);
     }
@@ -206,10 +211,7 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
   GgufHeaderReader reader(bytes, path.string());
   check_magic_and_version(reader);
   const std::uint64_t num_tensors = reader.read_count(max_num_tensors, "number of tensors");
-  const std::uint64_t num_keys = reader.read_count(max_num_keys, "number of metadata keys");
-  const std::size_t metadata_begin = reader.offset();
-  file.metadata_ = read_metadata(reader, num_keys);
-  file.metadata_bytes_ = bytes.subspan(metadata_begin, reader.offset() - metadata_begin);
+  file.metadata_ = read_metadata(reader, bytes, file.metadata_entries_);
 
   if (const std::uint64_t num_parts = file.get_uint_or("split.count", 1); num_parts > 1) {
     reader.fail("split.count", "this is one of {} parts; join them with llama-gguf-split --merge",
@@ -236,7 +238,7 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
 
 const std::filesystem::path& GgufFile::path() const { return path_; }
 const Metadata& GgufFile::metadata() const { return metadata_; }
-std::span<const std::byte> GgufFile::metadata_bytes() const { return metadata_bytes_; }
+const std::vector<GgufEntry>& GgufFile::metadata_entries() const { return metadata_entries_; }
 const std::vector<GgufTensor>& GgufFile::tensors() const { return tensors_; }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const {
@@ -298,6 +300,10 @@ const std::vector<std::string>& GgufFile::get_strings(std::string_view key) cons
 
 const std::vector<std::int64_t>& GgufFile::get_ints(std::string_view key) const {
   return required_as<std::vector<std::int64_t>>(*this, key, "an array of integers");
+}
+
+const std::vector<double>& GgufFile::get_floats(std::string_view key) const {
+  return required_as<std::vector<double>>(*this, key, "an array of floating-point numbers");
 }
 
 }  // namespace gsa::core

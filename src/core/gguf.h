@@ -30,6 +30,12 @@ struct GgufTensor {
   std::span<const std::byte> data;  ///< inside the mapped file; valid while the GgufFile lives
 };
 
+/// One metadata entry as it lies in the file.
+struct GgufEntry {
+  std::string key;
+  std::span<const std::byte> bytes;  ///< key, kind and value; valid while the GgufFile lives
+};
+
 /// A memory-mapped GGUF file (versions 2 and 3). Everything is checked against the file's size
 /// before any allocation that depends on it; a damaged file throws an input error that names the
 /// file and the field.
@@ -39,8 +45,8 @@ class GgufFile {
 
   const std::filesystem::path& path() const;
   const std::map<std::string, GgufValue, std::less<>>& metadata() const;
-  /// All keys and values as they lie in the file.
-  std::span<const std::byte> metadata_bytes() const;
+  /// The same as they lie in the file, in its order.
+  const std::vector<GgufEntry>& metadata_entries() const;
   const std::vector<GgufTensor>& tensors() const;
 
   const GgufTensor* find_tensor(std::string_view name) const;  ///< nullptr if absent
@@ -58,19 +64,22 @@ class GgufFile {
   std::string get_string_or(std::string_view key, std::string fallback) const;
   const std::vector<std::string>& get_strings(std::string_view key) const;
   const std::vector<std::int64_t>& get_ints(std::string_view key) const;
+  const std::vector<double>& get_floats(std::string_view key) const;
 
  private:
   std::filesystem::path path_;
   std::shared_ptr<const MappedFile> file_;
   std::map<std::string, GgufValue, std::less<>> metadata_;
-  std::span<const std::byte> metadata_bytes_;
+  std::vector<GgufEntry> metadata_entries_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, std::size_t, std::less<>> tensor_idx_;
 };
 
-/// Writes a GGUF file with the metadata of `like` and these tensors beside `path` and renames it into
-/// place. Resource error if that fails.
+/// Writes a GGUF file with the metadata of `like` and these tensors beside `path` and renames it
+/// into place. `strings` are further metadata by key; they replace what `like` has under the same
+/// key. Resource error if writing fails.
 void write_gguf(const std::filesystem::path& path, const GgufFile& like,
-                std::span<const GgufTensor> tensors);
+                std::span<const GgufTensor> tensors,
+                const std::map<std::string, std::string>& strings = {});
 
 }  // namespace gsa::core

@@ -21,7 +21,7 @@ enum ValueKind : std::uint32_t {
   kind_i32 = 5,
   kind_f32 = 6,
   kind_bool = 7,
-  kind_string = 8,
+  kind_string = gguf_string_kind,
   kind_array = 9,
   kind_u64 = 10,
   kind_i64 = 11,

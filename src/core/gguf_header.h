@@ -72,9 +72,12 @@ class GgufHeaderReader {
 
 /// Element types and the numbers that GGUF gives them.
 inline constexpr std::pair<std::uint32_t, DataType> gguf_types[] = {
-    {0, DataType::f32},   {1, DataType::f16},   {2, DataType::q4_0},  {3, DataType::q4_1},
-    {6, DataType::q5_0},  {7, DataType::q5_1},  {8, DataType::q8_0},  {12, DataType::q4_k},
+    {0, DataType::f32},   {1, DataType::f16},   {2, DataType::q4_0}, {3, DataType::q4_1},
+    {6, DataType::q5_0},  {7, DataType::q5_1},  {8, DataType::q8_0}, {12, DataType::q4_k},
     {13, DataType::q5_k}, {14, DataType::q6_k}, {30, DataType::bf16}};
+
+/// The number of the kind of metadata values that are strings.
+inline constexpr std::uint32_t gguf_string_kind = 8;
 
 /// Tensor data begin at multiples of this many bytes unless the file says otherwise.
 inline constexpr std::uint64_t gguf_default_alignment = 32;

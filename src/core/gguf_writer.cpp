@@ -33,6 +33,20 @@ class Header {
     add<std::uint64_t>(text.size());
     add_bytes(std::as_bytes(std::span(text)));
   }
+  /// The number of entries, then each: those of a file unless a string takes their place.
+  void add_metadata(std::span<const GgufEntry> entries,
+                    const std::map<std::string, std::string>& strings) {
+    const auto stays = [&](const GgufEntry& entry) { return !strings.contains(entry.key); };
+    const auto num_staying = static_cast<std::uint64_t>(std::ranges::count_if(entries, stays));
+    add<std::uint64_t>(num_staying + strings.size());
+    for (const GgufEntry& entry : entries)
+      if (stays(entry)) add_bytes(entry.bytes);
+    for (const auto& [key, value] : strings) {
+      add_string(key);
+      add(gguf_string_kind);
+      add_string(value);
+    }
+  }
   void pad(std::uint64_t alignment) {
     bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment);
   }
@@ -45,15 +59,15 @@ class Header {
 }  // namespace
 
 void write_gguf(const std::filesystem::path& path, const GgufFile& like,
-                std::span<const GgufTensor> tensors) {
+                std::span<const GgufTensor> tensors,
+                const std::map<std::string, std::string>& strings) {
   const std::uint64_t alignment = like.get_uint_or("general.alignment", gguf_default_alignment);
   const std::vector<std::byte> zeros(alignment);
   Header header;
   header.add_bytes(std::as_bytes(std::span("GGUF", 4)));
   header.add(format_version);
   header.add<std::uint64_t>(tensors.size());
-  header.add<std::uint64_t>(like.metadata().size());
-  header.add_bytes(like.metadata_bytes());
+  header.add_metadata(like.metadata_entries(), strings);
   std::vector<std::span<const std::byte>> parts(1);  // the header comes first
   std::uint64_t offset = 0;
   for (const GgufTensor& tensor : tensors) {

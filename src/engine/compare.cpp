@@ -15,7 +15,10 @@ class Comparison {
  public:
   Comparison(std::span<const PolicyRun> runs, std::span<const std::string> questions,
              const CompareOptions& options)
-      : runs_(runs), questions_(questions), options_(options), generate_(options.generate),
+      : runs_(runs),
+        questions_(questions),
+        options_(options),
+        generate_(options.generate),
         rows_(runs.size()) {
     generate_.on_token = nullptr;
     for (const PolicyRun& run : runs) sessions_.emplace_back(run.model, run.spec, options.session);
@@ -72,7 +75,7 @@ class Comparison {
   std::span<const std::string> questions_;
   const CompareOptions& options_;
   GenerateOptions generate_;
-  std::vector<Session> sessions_;              // moved out when their policy has run
+  std::vector<Session> sessions_;             // moved out when their policy has run
   std::vector<std::vector<ResultRow>> rows_;  // per policy
 };
 

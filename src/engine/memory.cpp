@@ -1,5 +1,6 @@
 #include "engine/memory.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <malloc.h>
 
 #include <algorithm>
@@ -45,6 +46,12 @@ std::optional<std::int64_t> available_in_container() {
 }  // namespace
 
 std::int64_t peak_memory_bytes() { return read_proc_kb("/proc/self/status", "VmHWM").value_or(0); }
+
+std::int64_t peak_memory_bytes(at::Device device) {
+  if (device.is_cpu()) return peak_memory_bytes();
+  const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return stats.allocated_bytes[0].peak;  // [0]: of all pools
+}
 
 bool reset_peak_memory() {
 #ifdef __GLIBC__

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 #include <optional>
 
@@ -8,6 +10,8 @@ namespace gsa::engine {
 /// Largest resident size of this process in bytes (VmHWM), since it began or since
 /// `reset_peak_memory`. 0 where the system does not tell.
 std::int64_t peak_memory_bytes();
+/// The same for the CPU; of a GPU, the most bytes that tensors have held on it.
+std::int64_t peak_memory_bytes(at::Device device);
 
 /// Gives memory that is free back to the system and lets `peak_memory_bytes` start again from the
 /// present size. False where the system does not allow it.

@@ -174,8 +174,8 @@ void Session::State::check_prompt(std::span<const std::int64_t> prompt,
   const std::int64_t window = model->config().trained_window;
   if (!generate.max_tokens && num_prompt >= window) {
     core::input_error(
-        "session: the question has {} tokens, the model was trained for {} with its answer: shorten "
-        "the question or read it as a document",
+        "session: the question has {} tokens, the model was trained for {} with its answer: "
+        "shorten the question or read it as a document",
         num_prompt, window);
   }
   if (num_answer > window || num_prompt > window - num_answer) {

@@ -52,10 +52,10 @@ std::string normalize_answer(std::string_view text) {
 QaScores score_qa(std::string_view prediction, std::span<const std::string> answers) {
   const std::string given = normalize_answer(prediction);
   const auto given_words = words_of(given);
+  const std::string padded = " " + given + " ";
   QaScores best;
   for (const std::string& answer : answers) {
     const std::string right = normalize_answer(answer);
-    const std::string padded = " " + given + " ";
     best.exact_match = std::max(best.exact_match, given == right ? 1.0 : 0.0);
     best.f1 = std::max(best.f1, word_f1(given_words, words_of(right)));
     const bool contains = padded.find(" " + right + " ") != std::string::npos;

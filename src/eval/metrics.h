@@ -7,8 +7,8 @@
 
 namespace gsa::eval {
 
-/// An answer as SQuAD's scorer compares it (Rajpurkar et al. 2016): lower case, without ASCII
-/// punctuation and the words a, an, the, words separated by single spaces.
+/// An answer as SQuAD's scorer compares it (Rajpurkar et al. 2016): ASCII letters in lower case,
+/// without ASCII punctuation and the words a, an, the, words separated by single spaces.
 std::string normalize_answer(std::string_view text);
 
 /// Scores of one prediction, each the best over the right answers, from 0 to 1.

@@ -1,22 +1,23 @@
 #include "eval/runner.h"
 
-#include <c10/core/InferenceMode.h>
+#include <ATen/Parallel.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <tuple>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/json.h"
+#include "core/text_file.h"
 
 namespace gsa::eval {
 namespace {
@@ -27,12 +28,8 @@ using nlohmann::ordered_json;
 using Key = std::tuple<std::string, std::string, std::string>;
 
 std::string first_line(std::string_view text) {
-  constexpr std::string_view space = " \t\r\n";
-  const auto begin = text.find_first_not_of(space);
-  if (begin == std::string_view::npos) return {};
-  text = text.substr(begin);
-  text = text.substr(0, text.find('\n'));
-  return std::string(text.substr(0, text.find_last_not_of(space) + 1));
+  text = core::trimmed(text);
+  return std::string(core::trimmed(text.substr(0, text.find('\n'))));
 }
 
 Record make_record(const Task& task, const TaskItem& item, engine::ResultRow row) {
@@ -40,6 +37,10 @@ Record make_record(const Task& task, const TaskItem& item, engine::ResultRow row
   record.prediction = first_line(record.row.answer);
   record.scores = score_qa(record.prediction, item.answers);
   return record;
+}
+
+std::string to_text(const ordered_json& object) {
+  return object.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 std::string to_line(const Record& record) {
@@ -50,7 +51,7 @@ std::string to_line(const Record& record) {
                        {"exact_match", record.scores.exact_match},
                        {"contains", record.scores.contains}};
   line.update(ordered_json::parse(engine::to_json(record.row)));
-  return line.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return to_text(line);
 }
 
 Record from_line(const nlohmann::json& line) {
@@ -80,14 +81,19 @@ class RecordsFile {
  public:
   RecordsFile(const std::filesystem::path& path, const std::string& run_name) : path_(path) {
     if (path.empty()) return;
-    const std::string header = ordered_json{{"run", run_name}}.dump() + "\n";
+    const std::string header = to_text({{"run", run_name}}) + "\n";
     std::string kept = header;
     if (std::filesystem::exists(path)) kept = read(core::read_file(path), header);
     core::write_file_atomic(path, kept);  // without a line that was cut off
     stream_.open(path, std::ios::app | std::ios::binary);
   }
 
-  const std::map<Key, Record>& finished() const { return finished_; }
+  /// nullptr if the item is still to be done.
+  const Record* find(const Task& task, const TaskItem& item, const std::string& policy) const {
+    const auto found = finished_.find({task.name, item.id, policy});
+    const bool is_done = found != finished_.end() && found->second.row.question == item.question;
+    return is_done ? &found->second : nullptr;
+  }
 
   void add(const Record& record) {
     if (path_.empty()) return;
@@ -99,8 +105,9 @@ class RecordsFile {
   std::string read(const std::string& text, const std::string& header) {
     if (!text.starts_with(header)) {
       core::input_error(
-          "eval: {}: holds records of another run (model, adapter, prompt or length); give another "
-          "file or remove it",
+          "eval: {}: holds records of another run (model, adapter, prompt, length or sampling); "
+          "give "
+          "another file or remove it",
           path_.string());
     }
     std::string kept = header;
@@ -143,9 +150,10 @@ class Run {
   }
 
   std::vector<Record> run() {
-    std::vector<std::thread> threads;
-    for (int i = 0; i < options_.num_workers; ++i) threads.emplace_back([this] { work(); });
-    for (std::thread& thread : threads) thread.join();
+    {
+      std::vector<std::jthread> workers;
+      for (int i = 0; i < options_.num_workers; ++i) workers.emplace_back([this] { work(); });
+    }
     if (failure_) std::rethrow_exception(failure_);
     std::vector<Record> all;
     for (auto& some : records_) std::move(some.begin(), some.end(), std::back_inserter(all));
@@ -162,8 +170,11 @@ class Run {
 
   void work() {
     try {
+      at::init_num_threads();  // as many threads of LibTorch's as the caller's
       use_own_stream(policies_.front().model->device());
       for (std::size_t i = next_++; i < items_.size() && !must_end(); i = next_++) answer(i);
+    } catch (const Ended&) {
+      return;
     } catch (...) {
       const std::lock_guard lock(mutex_);
       if (!failure_) failure_ = std::current_exception();
@@ -177,19 +188,14 @@ class Run {
     std::vector<std::size_t> missing;
     std::vector<engine::PolicyRun> runs;
     for (std::size_t i = 0; i < policies_.size(); ++i) {
-      const auto found = file_.finished().find({task->name, item->id, policies_[i].spec.to_string()});
-      if (found != file_.finished().end()) {
-        records[i] = found->second;
+      if (const Record* found = file_.find(*task, *item, policies_[i].spec.to_string())) {
+        records[i] = *found;
       } else {
         missing.push_back(i);
         runs.push_back(policies_[i]);
       }
     }
-    engine::CompareOptions compare;
-    compare.session = options_.session;
-    compare.generate = options_.generate;
-    const std::vector<std::string> questions = {item->question};
-    auto rows = engine::compare(runs, item->documents, questions, compare);
+    auto rows = compare(runs, *item);
     if (must_end()) return;
     for (std::size_t i = 0; i < rows.size(); ++i)
       records[missing[i]] = make_record(*task, *item, std::move(rows[i]));
@@ -200,6 +206,21 @@ class Run {
     if (options_.on_item) options_.on_item(++num_done_, std::ssize(items_));
   }
 
+  /// Thrown to leave an item that is being read.
+  struct Ended {};
+
+  std::vector<engine::ResultRow> compare(std::span<const engine::PolicyRun> runs,
+                                         const TaskItem& item) const {
+    engine::CompareOptions compare;
+    compare.session = options_.session;
+    compare.generate = options_.generate;
+    compare.on_read = [this](std::int64_t, std::int64_t) {
+      if (must_end()) throw Ended();
+    };
+    const std::vector<std::string> questions = {item.question};
+    return engine::compare(runs, item.documents, questions, compare);
+  }
+
   std::span<const engine::PolicyRun> policies_;
   const RunOptions& options_;
   std::vector<Item> items_;
@@ -207,7 +228,7 @@ class Run {
   std::atomic<bool> has_failed_ = false;
 
   std::mutex mutex_;  // guards what follows
-  RecordsFile file_;
+  RecordsFile file_;  // what it held at first does not change: `find` needs no lock
   std::vector<std::vector<Record>> records_;  // per item
   std::int64_t num_done_ = 0;
   std::exception_ptr failure_;

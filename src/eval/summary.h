@@ -21,7 +21,7 @@ struct Summary {
   std::string task;
   std::string policy;
   std::int64_t num_items = 0;
-  Interval f1, exact_match, contains;  ///< 0 to 1
+  Interval f1, exact_match, contains;                                 ///< 0 to 1
   double fraction_read = 0, prefill_fraction = 0, answer_tokens = 0;  ///< means over items
   double context_tokens = 0;
 };

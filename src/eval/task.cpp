@@ -1,14 +1,14 @@
 #include "eval/task.h"
 
-#include <fmt/format.h>
-
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <string_view>
+#include <utility>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "core/json.h"
+#include "core/text_file.h"
+#include "core/utf8.h"
 
 namespace gsa::eval {
 namespace {
@@ -40,19 +40,13 @@ std::vector<std::string> read_strings(const json& record, const char* list_name,
   return strings;
 }
 
-TaskItem read_item(std::string_view line, std::int64_t number, const std::string& where) {
-  const json record = core::parse_json(line, where);
-  if (!record.is_object()) {
-    input_error("task: {}: is a JSON {}, not an object; write a record per line", where,
-                record.type_name());
-  }
+TaskItem read_item(const json& record, std::int64_t number, const std::string& where) {
   TaskItem item;
   item.id = core::find_string(record, "_id", where).value_or(std::to_string(number));
   item.question = core::find_string(record, "input", where).value_or("");
   if (item.question.empty()) input_error("task: {}: has no question in its field 'input'", where);
   item.documents = read_strings(record, "documents", "context", where);
-  if (item.documents.empty())
-    input_error("task: {}: has neither 'documents' nor 'context'", where);
+  if (item.documents.empty()) input_error("task: {}: has neither 'documents' nor 'context'", where);
   item.answers = read_strings(record, "answers", "answer", where);
   if (item.answers.empty()) input_error("task: {}: has no 'answers'", where);
   return item;
@@ -66,20 +60,16 @@ std::string name_of(const std::filesystem::path& path) {
 }  // namespace
 
 Task read_task(const std::filesystem::path& path) {
-  const std::string text = core::read_file(path);
+  const auto file = core::TextFile::open(path);
+  core::RecordReader reader(file);
   Task task{name_of(path), {}};
   std::set<std::string> ids;
-  std::int64_t number = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", path.string(), number);
-    TaskItem item = read_item(line, number, where);
-    if (!ids.insert(item.id).second)
-      input_error("task: {}: another record has the _id '{}' too", where, item.id);
+  for (json record; reader.next(record);) {
+    TaskItem item = read_item(record, reader.line_number(), reader.where());
+    if (!ids.insert(item.id).second) {
+      input_error("task: {}: another record has the _id '{}' too", reader.where(),
+                  core::printable(item.id));
+    }
     task.items.push_back(std::move(item));
   }
   if (task.items.empty()) input_error("task: {}: it holds no records", path.string());

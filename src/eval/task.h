@@ -15,11 +15,11 @@ struct TaskItem {
 };
 
 struct Task {
-  std::string name;  ///< the file's name without its endings
+  std::string name;  ///< the file's name up to its first dot
   std::vector<TaskItem> items;
 };
 
-/// Reads a task as JSON Lines in the schema of LongBench:
+/// Reads a task as JSON Lines, perhaps packed (gzip, xz, zstd), in the schema of LongBench:
 ///   input      the question
 ///   documents  list of texts, each a piece of its own; or context: one text
 ///   answers    list of strings (or answer: one)

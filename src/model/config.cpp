@@ -322,6 +322,7 @@ ModelConfig read_config(const core::GgufFile& file) {
   config.qkv_bias = file.find_tensor("blk.0.attn_q.bias") != nullptr;
   config.o_bias = file.find_tensor("blk.0.attn_output.bias") != nullptr;
   config.qk_norm = config.family == Family::qwen3;
+  config.merged_adapter = file.get_string_or(gguf_merged_key, "");
   config.rope_scaling = read_scaling(file, keys, config);
   check(config, where);
   return config;
@@ -359,6 +360,7 @@ ModelConfig read_config(const std::filesystem::path& directory) {
   config.qkv_bias = config.family == Family::qwen2 || attention_bias;
   config.o_bias = config.family != Family::qwen2 && attention_bias;
   config.qk_norm = config.family == Family::qwen3;
+  config.merged_adapter = core::find_string(root, hugging_face_merged_key, where).value_or("");
   read_rope(root, config, where);
   check(config, where);
   return config;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -51,10 +52,17 @@ struct ModelConfig {
   bool qkv_bias = false;
   bool o_bias = false;
   bool qk_norm = false;  ///< RMS norm of every query and key head before RoPE (Qwen3)
+  /// Digest of what training has changed in the weights (see `save_merged`); empty: nothing known.
+  std::string merged_adapter;
 
   std::int64_t q_size() const { return num_heads * head_dim; }
   std::int64_t kv_size() const { return num_kv_heads * head_dim; }
 };
+
+/// Where the two formats keep `ModelConfig::merged_adapter`: a string in the metadata of a GGUF
+/// file or in config.json. It may be absent.
+inline constexpr std::string_view gguf_merged_key = "gsa.merged_adapter";
+inline constexpr std::string_view hugging_face_merged_key = "gsa_merged_adapter";
 
 /// Reads and checks the configuration in the metadata of a GGUF file (architectures llama, qwen2,
 /// qwen3). Input error that names the file and the key for anything missing, out of range or not

@@ -49,4 +49,8 @@ at::ScalarType parse_dtype(std::string_view text, at::Device device) {
   core::input_error("dtype: '{}' is unknown: use auto, f32 or bf16", text);
 }
 
+std::string_view dtype_name(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? "bf16" : "f32";
+}
+
 }  // namespace gsa::model

@@ -16,5 +16,7 @@ at::ScalarType default_dtype(at::Device device);
 
 /// `f32`, `bf16` or `auto`; input error otherwise (f16 is none of them: CPUs compute it slowly).
 at::ScalarType parse_dtype(std::string_view text, at::Device device);
+/// `f32` or `bf16`: what a model computes in.
+std::string_view dtype_name(at::ScalarType dtype);
 
 }  // namespace gsa::model

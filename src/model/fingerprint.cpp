@@ -18,6 +18,10 @@ std::string make_fingerprint(const ModelConfig& config, const text::Tokenizer& t
     const at::Tensor rounded = weight.to(at::kCPU, at::kBFloat16).contiguous();
     hash.update({static_cast<const char*>(rounded.const_data_ptr()), rounded.nbytes()});
   }
+  if (!config.merged_adapter.empty()) {  // else as it was before models could be marked
+    hash.update("merged adapter ");
+    hash.update(config.merged_adapter);
+  }
   return hash.finish();
 }
 

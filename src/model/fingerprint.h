@@ -11,8 +11,9 @@
 namespace gsa::model {
 
 /// Names a checkpoint, whatever file format and quantisation it comes in: SHA-256 (hexadecimal)
-/// over the shapes, the vocabulary's digest and the norm weights rounded to bf16. Quantisers leave
-/// norms alone, and training moves them.
+/// over the shapes, the vocabulary's digest, the norm weights rounded to bf16 and, if an adapter
+/// was merged into it, what the model says about that. Quantisers leave norms alone, and training
+/// of all weights moves them; merged updates do not.
 std::string make_fingerprint(const ModelConfig& config, const text::Tokenizer& tokenizer,
                              std::span<const at::Tensor> norm_weights);
 

@@ -28,8 +28,8 @@ class Linear {
   void add_lora(Lora lora);
 
   /// x [..., in] -> [..., out]. Differentiable in x, the weights and every update. Updates under
-  /// training are added to the weight in their own dtype, which costs little beside many rows; others
-  /// are applied to x in its dtype.
+  /// training are added to the weight in their own dtype, which costs little beside many rows;
+  /// others are applied to x in its dtype.
   at::Tensor operator()(const at::Tensor& x) const;
 
   const at::Tensor& weight() const { return weight_; }

@@ -8,15 +8,19 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/gguf.h"
+#include "core/json.h"
 #include "core/safetensors.h"
 #include "model/weights.h"
+#include "text/sha256.h"
 
 namespace gsa::model {
 namespace {
@@ -36,7 +40,8 @@ class MergedWeights {
     const at::NoGradGuard no_grad;
     if (name == "model.embed_tokens.weight") return stored("embedding");
     if (name == "model.norm.weight") return stored("final_norm");
-    if (name == "lm_head.weight") return stored(config_.tied_output ? "embedding" : "output.weight");
+    if (name == "lm_head.weight")
+      return stored(config_.tied_output ? "embedding" : "output.weight");
     constexpr std::string_view prefix = "model.layers.";
     if (!name.starts_with(prefix)) return {};
     const std::string_view rest = name.substr(prefix.size());
@@ -104,6 +109,25 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
+/// Digest of everything that sets a model's weights apart from those of its source, on top of what
+/// the source says of itself; that alone if nothing does. It does not depend on the dtype written.
+std::string merged_digest(const Model& model, const MergeOptions& options) {
+  text::Sha256 hash;
+  hash.update(model.config().merged_adapter);
+  bool differs = false;
+  for (const auto& [name, tensor] : model.named_tensors()) {
+    const bool is_update = name.ends_with(".lora_A") || name.ends_with(".lora_B");
+    if (name == "gist_embeddings" || !(is_update || options.has_new_weights)) continue;
+    const at::Tensor values = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
+    hash.update(name);
+    hash.update({static_cast<const char*>(values.const_data_ptr()), values.nbytes()});
+    differs = true;
+  }
+  if (!differs) return model.config().merged_adapter;
+  if (model.adapter() != nullptr) hash.update(fmt::format("{}", model.adapter()->lora_scale()));
+  return hash.finish();
+}
+
 /// As it is written: vectors keep f32, which is what their fingerprint and other programs want.
 at::Tensor to_written(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(tensor.dim() > 1 ? dtype : at::kFloat).contiguous();
@@ -118,7 +142,7 @@ at::Tensor to_stored_rows(const at::Tensor& tensor, std::int64_t head_dim) {
 }
 
 void save_gguf(const Model& model, const fs::path& source, const fs::path& out,
-               at::ScalarType dtype) {
+               const MergeOptions& options) {
   const core::GgufFile file = core::GgufFile::open(source);
   const MergedWeights weights(model);
   std::vector<at::Tensor> written;  // keeps the bytes alive until they are written
@@ -129,11 +153,14 @@ void save_gguf(const Model& model, const fs::path& source, const fs::path& out,
     if (!values.defined()) continue;  // a table that follows from the configuration
     if (model.config().family == Family::llama && is_q_or_k(name))
       values = to_stored_rows(values, model.config().head_dim);
-    const at::Tensor& kept = written.emplace_back(to_written(values, dtype));
+    const at::Tensor& kept = written.emplace_back(to_written(values, options.dtype));
     tensor.type = *float_type(safetensors_dtype(kept.scalar_type()));
     tensor.data = bytes_of(kept);
   }
-  core::write_gguf(out, file, tensors);
+  std::map<std::string, std::string> strings;
+  if (const std::string digest = merged_digest(model, options); !digest.empty())
+    strings.emplace(gguf_merged_key, digest);
+  core::write_gguf(out, file, tensors, strings);
 }
 
 /// Whether a file of a model directory holds weights.
@@ -144,8 +171,16 @@ bool holds_weights(const fs::path& path) {
          std::ranges::find(endings, path.extension().string()) != endings.end();
 }
 
+/// Sets the digest in the configuration of a model directory.
+void mark_directory(const fs::path& directory, const std::string& digest) {
+  const fs::path path = directory / "config.json";
+  nlohmann::json config = core::parse_json(core::read_file(path), path.string());
+  config[std::string(hugging_face_merged_key)] = digest;
+  core::write_file_atomic(path, config.dump(2) + "\n");
+}
+
 void save_directory(const Model& model, const fs::path& source, const fs::path& out,
-                    at::ScalarType dtype) {
+                    const MergeOptions& options) {
   const auto file = core::SafetensorsFile::open_directory(source);
   const MergedWeights weights(model);
   std::vector<at::Tensor> written;
@@ -153,29 +188,32 @@ void save_directory(const Model& model, const fs::path& source, const fs::path& 
   for (core::SafeTensor& tensor : tensors) {
     const at::Tensor values = weights.find(tensor.name);
     if (!values.defined()) continue;
-    const at::Tensor& kept = written.emplace_back(to_written(values, dtype));
+    const at::Tensor& kept = written.emplace_back(to_written(values, options.dtype));
     tensor.dtype = safetensors_dtype(kept.scalar_type());
     tensor.data = bytes_of(kept);
   }
   fs::create_directories(out);
   for (const auto& entry : fs::directory_iterator(source)) {
     if (!entry.is_regular_file() || holds_weights(entry.path())) continue;
-    fs::copy_file(entry.path(), out / entry.path().filename(), fs::copy_options::overwrite_existing);
+    fs::copy_file(entry.path(), out / entry.path().filename(),
+                  fs::copy_options::overwrite_existing);
   }
+  if (const std::string digest = merged_digest(model, options); !digest.empty())
+    mark_directory(out, digest);
   core::write_safetensors(out / "model.safetensors", tensors, {{"format", "pt"}});
 }
 
 }  // namespace
 
 void save_merged(const Model& model, const fs::path& source, const fs::path& out,
-                 at::ScalarType dtype) {
+                 const MergeOptions& options) {
   std::error_code error;
   if (fs::equivalent(source, out, error))
     core::input_error("merge: {} is the model itself; give another --out", out.string());
   if (!fs::is_directory(source)) {
     if (fs::is_directory(out))
       core::input_error("merge: {} is a folder; give the name of a GGUF file", out.string());
-    save_gguf(model, source, out, dtype);
+    save_gguf(model, source, out, options);
     return;
   }
   if (fs::exists(out) && !fs::is_empty(out, error))
@@ -183,7 +221,7 @@ void save_merged(const Model& model, const fs::path& source, const fs::path& out
   fs::path partial = out;
   partial += ".partial";
   try {
-    save_directory(model, source, partial, dtype);
+    save_directory(model, source, partial, options);
     fs::rename(partial, out);
   } catch (const fs::filesystem_error& failure) {
     fs::remove_all(partial, error);

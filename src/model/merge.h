@@ -9,15 +9,25 @@
 
 namespace gsa::model {
 
+struct MergeOptions {
+  at::ScalarType dtype = at::kBFloat16;  ///< of the matrices in the file: f32, f16 or bf16
+  bool has_new_weights = false;          ///< the model's own weights are not those of its source
+};
+
 /// Writes a model with its low-rank updates folded into the weights, in the container of the one it
-/// was made from: a GGUF file if `source` is one (its metadata copied as they are, rows of q and k in
-/// the order of its architecture), else a Hugging Face directory (the other files of `source` copied,
-/// `model.safetensors` new). Matrices are written as `dtype` (f32, f16 or bf16); in GGUF, vectors are
-/// f32. Gist embeddings are no part of it: `save_gists`.
+/// was made from: a GGUF file if `source` is one (its metadata copied as they are, rows of q and k
+/// in the order of its architecture), else a Hugging Face directory (the other files of `source`
+/// copied, `model.safetensors` new). Vectors are written as f32. Gist embeddings are no part of it:
+/// `save_gists`.
+///
+/// If updates were folded in or the weights are new, a digest of them marks the result
+/// (`ModelConfig::merged_adapter`): it has another fingerprint than the base and refuses its
+/// adapters.
+///
 /// `source` is the file or directory that the model's base was loaded from. Input error if `out` is
 /// `source`, or a directory that is not empty; resource error if writing fails.
 void save_merged(const Model& model, const std::filesystem::path& source,
-                 const std::filesystem::path& out, at::ScalarType dtype);
+                 const std::filesystem::path& out, const MergeOptions& options);
 
 /// Where the gists of a merged model lie: `gists.safetensors` in a directory, else beside the file.
 std::filesystem::path gists_path(const std::filesystem::path& merged);

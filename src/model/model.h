@@ -52,8 +52,8 @@ class Model : public std::enable_shared_from_this<Model> {
 
   const ModelConfig& config() const { return config_; }
   const text::Tokenizer& tokenizer() const { return tokenizer_; }
-  /// Hexadecimal digest of shapes, vocabulary and norm weights rounded to bf16: equal for every
-  /// quantisation of one checkpoint, different for others.
+  /// Hexadecimal digest that names the checkpoint (see `make_fingerprint`): equal for every
+  /// quantisation of one, different for others.
   const std::string& fingerprint() const { return fingerprint_; }
   at::Device device() const { return embedding_.device(); }
   at::ScalarType dtype() const { return embedding_.scalar_type(); }

@@ -13,7 +13,6 @@
 #include <numbers>
 
 #include "attention/device_stream.h"
-#include "kernels/cuda/build.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace gsa::model {
@@ -120,9 +119,9 @@ using torch::autograd::variable_list;
 enum class Turn { forth, back };
 
 bool kernel_takes(const at::Tensor& x) {
-  return kernels::has_cuda_kernels() && x.is_cuda() && x.scalar_type() == at::kBFloat16 &&
-         x.size(2) % 16 == 0 && x.stride(2) == 1 && x.stride(1) == x.size(2) &&
-         x.stride(0) % 8 == 0 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
+  return attention::kernels_take(x) && x.size(2) % 16 == 0 && x.stride(2) == 1 &&
+         x.stride(1) == x.size(2) && x.stride(0) % 8 == 0 &&
+         reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
 }
 
 at::Tensor rotate_by_kernel(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated,
@@ -138,7 +137,7 @@ at::Tensor rotate_by_kernel(const at::Tensor& x, const RopeTable& table, std::in
                            .num_rotated = static_cast<int>(num_rotated),
                            .head_dim = static_cast<int>(x.size(2)),
                            .sin_sign = turn == Turn::forth ? 1.F : -1.F},
-                          attention::current_stream(x.device()));
+                          attention::CurrentStream(x.device()));
   return out;
 }
 
@@ -146,11 +145,11 @@ at::Tensor rotate(const at::Tensor& x, const RopeTable& table, std::int64_t num_
                   Turn turn) {
   if (kernel_takes(x)) return rotate_by_kernel(x, table, num_rotated, turn);
   const std::int64_t half = x.size(2) / 2;
-  const at::Tensor heads = x.narrow(1, 0, num_rotated);
+  // One conversion: products of bf16 and the f32 table would convert in every one of them.
+  const at::Tensor heads = x.narrow(1, 0, num_rotated).to(at::kFloat);
   const at::Tensor x1 = heads.narrow(2, 0, half);     // [T, rotated, d / 2]
   const at::Tensor x2 = heads.narrow(2, half, half);  // [T, rotated, d / 2]
   const at::Tensor sin = turn == Turn::forth ? table.sin : table.sin.neg();
-  // Products with the f32 table are f32, whatever x is.
   const at::Tensor rotated =
       at::cat({x1 * table.cos - x2 * sin, x2 * table.cos + x1 * sin}, 2).to(x.scalar_type());
   if (num_rotated == x.size(1)) return rotated;
@@ -168,7 +167,9 @@ struct RopeFunction : torch::autograd::Function<RopeFunction> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
     const std::int64_t num_rotated = ctx->saved_data["num_rotated"].toInt();
-    return {rotate(grads[0].contiguous(), {saved[0], saved[1]}, num_rotated, Turn::back), {}, {}, {}};
+    const at::Tensor grad =
+        rotate(grads[0].contiguous(), {saved[0], saved[1]}, num_rotated, Turn::back);
+    return {grad, {}, {}, {}};
   }
 };
 

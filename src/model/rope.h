@@ -23,8 +23,8 @@ struct RopeTable {
 RopeTable rope_table(const at::Tensor& positions, const at::Tensor& inv_freq,
                      double attention_factor);
 
-/// Rotates pairs (x_i, x_{i + d/2}) of the first `num_rotated` heads: the "rotate half" convention of
-/// Hugging Face row order. The other heads stay as they are.
+/// Rotates pairs (x_i, x_{i + d/2}) of the first `num_rotated` heads: the "rotate half" convention
+/// of Hugging Face row order. The other heads stay as they are.
 ///   x [T, H, d]; computed in f32, returned in the dtype of x. Differentiable in x; nothing but the
 ///   table is kept for backward.
 at::Tensor apply_rope(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated);

@@ -8,7 +8,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention/device_stream.h"
-#include "kernels/cuda/build.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace gsa::model {
@@ -23,18 +22,15 @@ at::Tensor half_of(const at::Tensor& gate_up, int which) {
 }
 
 bool kernel_takes(const at::Tensor& gate_up) {
-  return kernels::has_cuda_kernels() && gate_up.is_cuda() &&
-         gate_up.scalar_type() == at::kBFloat16 && gate_up.is_contiguous() &&
-         gate_up.size(-1) % 16 == 0;
+  return attention::kernels_take(gate_up) && gate_up.is_contiguous() && gate_up.size(-1) % 16 == 0;
 }
 
 at::Tensor evaluate(const at::Tensor& gate_up) {
   if (kernel_takes(gate_up)) {
     const std::int64_t width = gate_up.size(-1) / 2;
     at::Tensor out = at::empty_like(half_of(gate_up, 0), at::MemoryFormat::Contiguous);
-    kernels::sm80_bf16_swiglu(gate_up.const_data_ptr(), out.mutable_data_ptr(),
-                              out.numel() / width, width,
-                              attention::current_stream(gate_up.device()));
+    kernels::sm80_bf16_swiglu(gate_up.const_data_ptr(), out.mutable_data_ptr(), out.numel() / width,
+                              width, attention::CurrentStream(gate_up.device()));
     return out;
   }
   return at::silu(half_of(gate_up, 0)).mul_(half_of(gate_up, 1));
@@ -54,7 +50,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
       const at::Tensor grad_out = grads[0].contiguous();
       kernels::sm80_bf16_swiglu_backward(gate_up.const_data_ptr(), grad_out.const_data_ptr(),
                                          grad.mutable_data_ptr(), grad_out.numel() / width, width,
-                                         attention::current_stream(gate_up.device()));
+                                         attention::CurrentStream(gate_up.device()));
       return {grad};
     }
     const at::Tensor gate = half_of(gate_up, 0), up = half_of(gate_up, 1);

@@ -5,6 +5,9 @@
 #include <cstddef>
 #include <functional>
 #include <queue>
+#include <utility>
+
+#include "text/unicode.h"
 
 namespace gsa::text {
 namespace {
@@ -18,15 +21,17 @@ std::uint64_t make_pair_key(std::int32_t left, std::int32_t right) {
 
 }  // namespace
 
-Bpe::Bpe(const std::array<std::int32_t, 256>& byte_ids, std::span<const Merge> merges)
-    : byte_ids_(byte_ids) {
+Bpe::Bpe(const std::array<std::int32_t, 256>& byte_ids, std::span<const Merge> merges,
+         std::span<const std::uint32_t> ranks,
+         std::unordered_map<char32_t, std::int32_t> character_ids)
+    : byte_ids_(byte_ids), character_ids_(std::move(character_ids)) {
   const auto num_slots = std::bit_ceil(std::max<std::size_t>(16, merges.size() * 3 / 2));
   hash_shift_ = 64 - std::countr_zero(num_slots);
   table_.resize(num_slots);
-  std::uint32_t rank = 0;
-  for (const auto& merge : merges) {
-    const auto pair = make_pair_key(merge.left, merge.right);
-    table_[slot_of(pair)] = {pair, rank++, merge.result};
+  for (std::size_t i = 0; i < merges.size(); ++i) {
+    const auto pair = make_pair_key(merges[i].left, merges[i].right);
+    const auto rank = ranks.empty() ? static_cast<std::uint32_t>(i) : ranks[i];
+    table_[slot_of(pair)] = {pair, rank, merges[i].result};
   }
 }
 
@@ -43,21 +48,40 @@ Bpe::Entry Bpe::find_merge(std::int32_t left, std::int32_t right) const {
   return table_[slot_of(make_pair_key(left, right))];
 }
 
+/// Hands over the tokens that the characters of a piece, or their bytes, have by themselves.
+void Bpe::for_each_symbol(std::string_view piece, auto&& emit) const {
+  const auto emit_bytes = [&](std::string_view bytes) {
+    for (const unsigned char byte : bytes) {
+      if (byte_ids_[byte] >= 0) emit(byte_ids_[byte]);
+    }
+  };
+  if (character_ids_.empty()) {
+    emit_bytes(piece);
+    return;
+  }
+  while (!piece.empty()) {
+    const auto character = piece.substr(0, first_char_len(piece));
+    piece.remove_prefix(character.size());
+    const auto entry = character_ids_.find(first_code_point(character));
+    if (entry == character_ids_.end()) {
+      emit_bytes(character);
+    } else {
+      emit(entry->second);
+    }
+  }
+}
+
 void Bpe::encode(std::string_view piece, std::vector<std::int32_t>& ids) const {
   if (piece.size() <= max_short_len) {
     std::array<std::int32_t, max_short_len> symbols;
     std::size_t len = 0;
-    for (const unsigned char byte : piece) {
-      if (byte_ids_[byte] >= 0) symbols[len++] = byte_ids_[byte];
-    }
+    for_each_symbol(piece, [&](std::int32_t id) { symbols[len++] = id; });
     merge_short(std::span(symbols).first(len), ids);
     return;
   }
   std::vector<std::int32_t> symbols;
   symbols.reserve(piece.size());
-  for (const unsigned char byte : piece) {
-    if (byte_ids_[byte] >= 0) symbols.push_back(byte_ids_[byte]);
-  }
+  for_each_symbol(piece, [&](std::int32_t id) { symbols.push_back(id); });
   merge_long(symbols, ids);
 }
 

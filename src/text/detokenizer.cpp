@@ -32,9 +32,16 @@ std::string Detokenizer::push(std::int32_t id) {
   const auto ready_len = pending_.size() - unfinished_len(pending_);
   auto text = core::decode_utf8(std::string_view(pending_).substr(0, ready_len)).text;
   pending_.erase(0, ready_len);
+  if (text.empty()) return text;
+  if (std::exchange(is_start_, false) && tokenizer_.hides_first_space() && text[0] == ' ') {
+    text.erase(0, 1);
+  }
   return text;
 }
 
-std::string Detokenizer::finish() { return core::decode_utf8(std::exchange(pending_, "")).text; }
+std::string Detokenizer::finish() {
+  is_start_ = true;
+  return core::decode_utf8(std::exchange(pending_, "")).text;
+}
 
 }  // namespace gsa::text

@@ -22,7 +22,8 @@ class Detokenizer {
  private:
   Tokenizer tokenizer_;
   bool skip_special_;
-  std::string pending_;  // at most three bytes: the beginning of one character
+  bool is_start_ = true;  // no text has come yet
+  std::string pending_;   // at most three bytes: the beginning of one character
 };
 
 }  // namespace gsa::text

@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/utf8.h"
+#include "text/metaspace.h"
 #include "text/vocabulary_loaders.h"
 
 namespace gsa::text {
@@ -26,6 +27,10 @@ class Reader {
 
   VocabularySpec read() {
     if (!root_.is_object()) fail("the file is a JSON {}, not an object", root_.type_name());
+    if (flag(object(root_, "model"), "byte_fallback", false)) {
+      spec_.spelling = Spelling::metaspace;
+      read_decoder(find(root_, "decoder"));
+    }
     read_normalizer(find(root_, "normalizer"));
     read_pre_tokenizer();
     read_vocab();
@@ -77,17 +82,67 @@ class Reader {
   void read_normalizer(const json& normalizer) {
     if (normalizer.is_null()) return;
     const auto type = type_of(normalizer);
+    const bool has_metaspace = spec_.spelling == Spelling::metaspace;
     if (type == "NFC") {
-      spec_.nfc = true;
+      spec_.normalizer.nfc = true;
     } else if (type == "Sequence") {
       for (const auto& step : array(normalizer, "normalizers")) read_normalizer(step);
+    } else if (has_metaspace && type == "Prepend") {
+      if (text_of(normalizer, "prepend") != metaspace) fail("Prepend of another text than '▁'");
+      spec_.normalizer.prepend_space = true;
+    } else if (has_metaspace && type == "Replace") {
+      if (!is_replacement(normalizer, " ", metaspace)) {
+        fail("the normalizer's Replace is not that of ' ' by '▁'");
+      }
+      spec_.normalizer.unify_spaces = true;
     } else {
-      fail("normalizer '{}' is not supported: only NFC is", printable(type));
+      fail(
+          "normalizer '{}' is not supported: only NFC is, and with byte_fallback Prepend and "
+          "Replace",
+          printable(type));
+    }
+  }
+
+  /// A string, empty if it is absent.
+  std::string text_of(const json& object, std::string_view key) const {
+    return core::find_string(object, key, spec_.what).value_or("");
+  }
+
+  bool is_replacement(const json& step, std::string_view from, std::string_view to) const {
+    return text_of(object(step, "pattern"), "String") == from && text_of(step, "content") == to;
+  }
+
+  /// With byte_fallback: everything but the first space is what `Spelling::metaspace` means.
+  void read_decoder(const json& decoder) {
+    if (decoder.is_null()) return;
+    const auto type = type_of(decoder);
+    if (type == "Sequence") {
+      for (const auto& step : array(decoder, "decoders")) read_decoder(step);
+    } else if (type == "Strip") {
+      const bool is_first_space = text_of(decoder, "content") == " " &&
+                                  find(decoder, "start") == 1 && find(decoder, "stop") == 0;
+      if (!is_first_space) fail("the decoder's Strip is not that of the first space");
+      spec_.hides_first_space = true;
+    } else if (type == "Replace") {
+      if (!is_replacement(decoder, metaspace, " ")) {
+        fail("the decoder's Replace is not that of '▁' by ' '");
+      }
+    } else if (type != "ByteFallback" && type != "Fuse") {
+      fail("decoder '{}' is not supported with byte_fallback", printable(type));
     }
   }
 
   void read_pre_tokenizer() {
     const auto& pre_tokenizer = find(root_, "pre_tokenizer");
+    if (spec_.spelling == Spelling::metaspace) {
+      if (!pre_tokenizer.is_null()) read_metaspace(pre_tokenizer);
+      if (!spec_.metaspace_step && !spec_.normalizer.unify_spaces) {
+        fail(
+            "nothing writes '▁' for spaces: byte_fallback needs the normalizer Replace or the "
+            "pre-tokenizer Metaspace");
+      }
+      return;
+    }
     bool is_byte_level = false;
     const auto read_step = [&](const json& step) {
       if (is_byte_level) fail("a pre-tokenizer step follows ByteLevel, which has to be the last");
@@ -98,8 +153,31 @@ class Reader {
     } else if (!pre_tokenizer.is_null()) {
       read_step(pre_tokenizer);
     }
-    if (!is_byte_level)
-      fail("the pre-tokenizer is not byte-level: only byte-level BPE is supported");
+    if (!is_byte_level) {
+      fail(
+          "the pre-tokenizer is not byte-level: only byte-level BPE and BPE with byte_fallback "
+          "are supported");
+    }
+  }
+
+  void read_metaspace(const json& step) {
+    const auto type = type_of(step);
+    if (type != "Metaspace") {
+      fail("pre-tokenizer '{}' is not supported with byte_fallback: only Metaspace is",
+           printable(type));
+    }
+    if (text_of(step, "replacement") != metaspace) fail("Metaspace with another sign than '▁'");
+    const auto scheme = core::find_string(step, "prepend_scheme", spec_.what).value_or("always");
+    if (!flag(step, "add_prefix_space", true) || scheme == "never") {
+      spec_.metaspace_step = SpacePrefix::none;
+    } else if (scheme == "always") {
+      spec_.metaspace_step = SpacePrefix::if_missing;
+    } else if (scheme == "first") {
+      spec_.metaspace_step = SpacePrefix::if_missing_at_start;
+    } else {
+      fail("Metaspace.prepend_scheme '{}' is unknown", printable(scheme));
+    }
+    if (flag(step, "split", true)) spec_.split_rules.push_back({" [^ ]*+"});
   }
 
   /// True for the ByteLevel step.
@@ -138,7 +216,7 @@ class Reader {
     const auto& model = object(root_, "model");
     const auto type = type_of(model);
     if (type != "BPE" && !(type.empty() && model.contains("merges"))) {
-      fail("model '{}' is not supported: only byte-level BPE is", printable(type));
+      fail("model '{}' is not supported: only BPE is", printable(type));
     }
     for (const auto* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (!core::find_string(model, key, spec_.what).value_or("").empty()) {
@@ -146,7 +224,6 @@ class Reader {
       }
     }
     if (core::find_float(model, "dropout", spec_.what).value_or(0) != 0) fail("dropout is on");
-    if (flag(model, "byte_fallback", false)) fail("'byte_fallback' is not supported");
     spec_.ignore_merges = flag(model, "ignore_merges", false);
 
     const auto& vocab = object(model, "vocab");

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/utf8.h"
-#include "text/unicode.h"
+#include "text/metaspace.h"
 #include "text/vocabulary_loaders.h"
 
 namespace gsa::text {
@@ -72,10 +72,9 @@ class Encoder {
   void encode_between_raw(std::size_t begin, std::size_t end, std::span<const MarkupRange> markup) {
     auto text = text_.substr(begin, end - begin);
     bool is_changed = false;
-    if (data_.nfc && !is_surely_nfc(text)) {
-      normalized_.push_back(to_nfc(text));
-      is_changed = normalized_.back() != text;
-      text = normalized_.back();
+    if (auto normalized = data_.normalizer.normalize(text)) {
+      is_changed = true;
+      text = keep(std::move(*normalized));
     }
     const auto allowed = [&](const AddedToken& token, std::size_t from, std::size_t to) {
       // Places in the text are lost where normalisation changed it: then all of it must be markup.
@@ -86,11 +85,25 @@ class Encoder {
       if (token) {
         ids_.push_back(token->id);
       } else {
-        splitter_.split(text.substr(from, to - from),
-                        [this](std::string_view word) { encode_word(word); });
+        encode_between_added(text.substr(from, to - from), /*is_start=*/begin == 0 && from == 0);
       }
     });
   }
+
+  void encode_between_added(std::string_view text, bool is_start) {
+    if (data_.metaspace_step) {
+      auto spaced = metaspace_to_space(text);
+      const auto prefix = *data_.metaspace_step;
+      const bool wants_space = prefix == SpacePrefix::if_missing ||
+                               (prefix == SpacePrefix::if_missing_at_start && is_start);
+      if (wants_space && !spaced.starts_with(' ')) spaced.insert(0, 1, ' ');
+      text = keep(std::move(spaced));
+    }
+    splitter_.split(text, [this](std::string_view word) { encode_word(word); });
+  }
+
+  /// Keeps a text that was made for as long as there may be words of it in the cache.
+  std::string_view keep(std::string text) { return made_texts_.emplace_back(std::move(text)); }
 
   void encode_word(std::string_view word) {
     if (word.size() > max_cached_word_len) {
@@ -125,7 +138,7 @@ class Encoder {
   const TokenizerData& data_;
   std::string_view text_;
   std::vector<std::int32_t>& ids_;
-  std::deque<std::string> normalized_;  // words in the cache are views into these and the text
+  std::deque<std::string> made_texts_;  // words in the cache are views into these and the text
   PreTokenizer::Splitter splitter_;
   WordCache cache_;
 };
@@ -191,8 +204,12 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   for (const auto id : ids) {
     if (!(skip_special && is_special(id))) bytes += token_bytes(id);
   }
-  return core::decode_utf8(bytes).text;
+  auto text = core::decode_utf8(bytes).text;
+  if (hides_first_space() && text.starts_with(' ')) text.erase(0, 1);
+  return text;
 }
+
+bool Tokenizer::hides_first_space() const { return data_->hides_first_space; }
 
 const std::string& Tokenizer::token_bytes(std::int32_t id) const {
   static const std::string none;

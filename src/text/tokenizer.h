@@ -30,8 +30,9 @@ struct EncodeOptions {
   bool add_special = false;
 };
 
-/// Byte-level BPE of the GPT-2, Llama 3, Qwen2/3 and SmolLM families. Immutable: one object may be
-/// used from several threads, copies share the vocabulary.
+/// Byte-level BPE of the GPT-2, Llama 3, Qwen2/3 and SmolLM families, and SentencePiece's BPE of
+/// Llama 2 and Phi-3. Immutable: one object may be used from several threads, copies share the
+/// vocabulary.
 class Tokenizer {
  public:
   /// Reads `tokenizer.ggml.*` of a GGUF file. Input error for another kind of vocabulary, for an
@@ -50,8 +51,12 @@ class Tokenizer {
                                    bool add_special = false) const;
 
   /// Text of ids; bytes that are no UTF-8 become U+FFFD. `skip_special` leaves control tokens out.
-  /// Ids outside the vocabulary (rows that pad an embedding) decode to nothing.
+  /// Ids outside the vocabulary (rows that pad an embedding) decode to nothing. A space that the
+  /// text begins with is left out if `hides_first_space()`.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = true) const;
+
+  /// Encoding puts a space in front of a text, which decoding takes away again.
+  bool hides_first_space() const;
 
   /// Bytes a token stands for, not always whole characters; empty outside the vocabulary.
   const std::string& token_bytes(std::int32_t id) const;
@@ -73,8 +78,8 @@ class Tokenizer {
   /// A bit per id: the token starts a word (method §1.3), or decodes to nothing.
   const std::vector<bool>& word_starts() const;
 
-  /// SHA-256 (hexadecimal) over tokens and merges; equal for the GGUF and the Hugging Face form of
-  /// one vocabulary.
+  /// SHA-256 (hexadecimal) over tokens and, of byte-level BPE, merges; equal for the GGUF and the
+  /// Hugging Face form of one vocabulary.
   const std::string& digest() const;
 
  private:

@@ -49,12 +49,6 @@ std::string to_nfc_of_any_age(std::string_view text) {
   return std::string(reinterpret_cast<const char*>(normalized), static_cast<std::size_t>(len));
 }
 
-std::size_t first_char_len(std::string_view text) {
-  std::size_t len = 1;
-  while (len < text.size() && (text[len] & 0xc0) == 0x80) ++len;
-  return len;
-}
-
 }  // namespace
 
 char32_t first_code_point(std::string_view text) {
@@ -68,6 +62,12 @@ char32_t last_code_point(std::string_view text) {
   auto begin = text.size() - 1;
   while (begin > 0 && (text[begin] & 0xc0) == 0x80) --begin;
   return first_code_point(text.substr(begin));
+}
+
+std::size_t first_char_len(std::string_view text) {
+  std::size_t len = 1;
+  while (len < text.size() && (text[len] & 0xc0) == 0x80) ++len;
+  return len;
 }
 
 bool is_space(char32_t c) {

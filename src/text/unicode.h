@@ -9,6 +9,8 @@ namespace gsa::text {
 /// First and last code point of valid, non-empty UTF-8.
 char32_t first_code_point(std::string_view text);
 char32_t last_code_point(std::string_view text);
+/// Bytes of the first character of valid, non-empty UTF-8.
+std::size_t first_char_len(std::string_view text);
 
 /// Has the property White_Space.
 bool is_space(char32_t code_point);

@@ -8,6 +8,7 @@
 #include <bit>
 #include <charconv>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <span>
 #include <sstream>
@@ -23,6 +24,7 @@ namespace {
 
 constexpr std::string_view kFormat = "gsa-checkpoint";
 constexpr std::string_view kPrefix = "step-", kEnding = ".safetensors";
+constexpr std::string_view kPartialEnding = ".tmp";  // of a file that is being written
 constexpr std::size_t kNumKept = 2;
 
 /// A fast 64-bit hash that notices damaged bytes; no defence against intent.
@@ -61,16 +63,20 @@ std::string checksum_of(std::vector<core::SafeTensor> tensors, const Metadata& m
   return checksum.text();
 }
 
+const std::string& entry_of(const Metadata& metadata, const std::string& key) {
+  const auto entry = metadata.find(key);
+  if (entry == metadata.end()) core::input_error("metadata '{}' is missing", key);
+  return entry->second;
+}
+
 template <typename Number>
 Number number(const Metadata& metadata, const std::string& key) {
-  const auto entry = metadata.find(key);
+  const std::string& digits = entry_of(metadata, key);
+  const char* const end = digits.data() + digits.size();
   Number value{};
-  if (entry != metadata.end()) {
-    const std::string& text = entry->second;
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (status == std::errc() && end == text.data() + text.size()) return value;
-  }
-  core::input_error("metadata '{}' is missing or no number", key);
+  const auto [rest, status] = std::from_chars(digits.data(), end, value);
+  if (status == std::errc() && rest == end) return value;
+  core::input_error("metadata '{}' is no number", key);
 }
 
 Metadata to_metadata(const RunState& state) {
@@ -93,15 +99,10 @@ RunState to_state(const Metadata& metadata) {
 
 /// Input error, without the path, if the file is damaged.
 void check_whole(const core::SafetensorsFile& file) {
-  const auto format = file.metadata().find("format");
-  if (format == file.metadata().end() || format->second != kFormat) {
+  if (entry_of(file.metadata(), "format") != kFormat)
     core::input_error("it is no checkpoint of gsa");
-  }
-  const auto stored = file.metadata().find("checksum");
-  if (stored == file.metadata().end() ||
-      stored->second != checksum_of(file.tensors(), file.metadata())) {
+  if (entry_of(file.metadata(), "checksum") != checksum_of(file.tensors(), file.metadata()))
     core::input_error("its checksum is wrong");
-  }
 }
 
 /// Input error that shows the first words in which two recipes differ.
@@ -140,16 +141,18 @@ void fill(const core::SafetensorsFile& file, const NamedTensors& tensors) {
 
 }  // namespace
 
-std::vector<std::filesystem::path> Checkpoints::files() const {
+std::vector<std::filesystem::path> Checkpoints::files(std::string_view ending) const {
   std::vector<std::filesystem::path> found;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder_, error)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(kPrefix) && name.ends_with(kEnding)) found.push_back(entry.path());
+    if (name.starts_with(kPrefix) && name.ends_with(ending)) found.push_back(entry.path());
   }
-  std::sort(found.begin(), found.end(), std::greater<>());  // steps have leading zeros
+  std::ranges::sort(found, std::greater<>());  // steps have leading zeros
   return found;
 }
+
+bool Checkpoints::any() const { return !files(kEnding).empty(); }
 
 void Checkpoints::save(const RunState& state, const NamedTensors& tensors) const {
   std::error_code error;
@@ -159,7 +162,9 @@ void Checkpoints::save(const RunState& state, const NamedTensors& tensors) const
   std::vector<core::SafeTensor> stored;
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor& copy = copies.emplace_back(tensor.detach().to(at::kCPU).contiguous());
-    stored.push_back({name, "F32", copy.sizes().vec(),
+    stored.push_back({name,
+                      "F32",
+                      copy.sizes().vec(),
                       {static_cast<const std::byte*>(copy.const_data_ptr()), copy.nbytes()}});
   }
   Metadata metadata = to_metadata(state);
@@ -168,24 +173,26 @@ void Checkpoints::save(const RunState& state, const NamedTensors& tensors) const
   metadata["checksum"] = checksum_of(stored, metadata);
   core::write_safetensors(folder_ / fmt::format("{}{:010}{}", kPrefix, state.step, kEnding), stored,
                           metadata);
-  const auto all = files();
+  const auto all = files(kEnding);
   for (std::size_t i = kNumKept; i < all.size(); ++i) std::filesystem::remove(all[i], error);
+  // What a process that was killed left half written would stay for ever.
+  for (const auto& path : files(kPartialEnding)) std::filesystem::remove(path, error);
 }
 
 std::optional<RunState> Checkpoints::restore(const NamedTensors& tensors) const {
-  const auto all = files();
+  const auto all = files(kEnding);
   for (const auto& path : all) {
     try {
       const auto file = core::SafetensorsFile::open(path);
       check_whole(file);
       const RunState state = to_state(file.metadata());
-      check_recipe(path, file.metadata().at("recipe"), recipe_);
+      check_recipe(path, entry_of(file.metadata(), "recipe"), recipe_);
       fill(file, tensors);
       return state;
     } catch (const Error& error) {
       if (std::string_view(error.what()).starts_with("train: ")) throw;
-      core::log_warning(fmt::format("checkpoint {} is damaged and left aside: {}", path.string(),
-                                    error.what()));
+      core::log_warning(
+          fmt::format("checkpoint {} is damaged and left aside: {}", path.string(), error.what()));
     }
   }
   if (all.empty()) return std::nullopt;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -33,19 +34,21 @@ class Checkpoints {
   Checkpoints(std::filesystem::path folder, std::string recipe)
       : folder_(std::move(folder)), recipe_(std::move(recipe)) {}
 
-  /// Resource error if the file cannot be written; the older ones stay.
+  /// Resource error if the file cannot be written; the older ones stay. One process at a time may
+  /// save: what another left half written is removed.
   void save(const RunState& state, const NamedTensors& tensors) const;
 
-  /// Fills the tensors from the newest checkpoint that is whole; warns about one that is not and goes
-  /// on to the one before. Nothing if there is no checkpoint; input error if all are damaged, or the
-  /// newest whole one is of another recipe or other shapes.
+  /// Fills the tensors from the newest checkpoint that is whole; warns about one that is not and
+  /// goes on to the one before. Nothing if there is no checkpoint; input error if all are damaged,
+  /// or the newest whole one is of another recipe or other shapes.
   std::optional<RunState> restore(const NamedTensors& tensors) const;
 
   /// Whether there is one, whole or not.
-  bool any() const { return !files().empty(); }
+  bool any() const;
 
  private:
-  std::vector<std::filesystem::path> files() const;  // newest first
+  /// Those of steps with this ending, newest first.
+  std::vector<std::filesystem::path> files(std::string_view ending) const;
 
   std::filesystem::path folder_;
   std::string recipe_;

@@ -34,10 +34,9 @@ struct Variables {
   const char* local_rank;
 };
 
-constexpr Variables launchers[] = {
-    {Launch::By::mpirun, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
-     "OMPI_COMM_WORLD_LOCAL_RANK"},
-    {Launch::By::torchrun, "RANK", "WORLD_SIZE", "LOCAL_RANK"}};
+constexpr Variables launchers[] = {{Launch::By::mpirun, "OMPI_COMM_WORLD_RANK",
+                                    "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
+                                   {Launch::By::torchrun, "RANK", "WORLD_SIZE", "LOCAL_RANK"}};
 
 /// A single process: every sum is there already.
 class Solo : public Communicator {
@@ -63,9 +62,10 @@ Launch Launch::from_environment() {
     const auto size = find_variable(names.size);
     if (!rank && !size) continue;
     if (!rank || !size || *rank >= *size) {
-      core::input_error("the environment has {}={} and {}={}: start with mpirun or torchrun, or unset them",
-                        names.rank, rank ? std::to_string(*rank) : "(unset)", names.size,
-                        size ? std::to_string(*size) : "(unset)");
+      core::input_error(
+          "the environment has {}={} and {}={}: start with mpirun or torchrun, or unset them",
+          names.rank, rank ? std::to_string(*rank) : "(unset)", names.size,
+          size ? std::to_string(*size) : "(unset)");
     }
     return {names.by, *rank, *size, find_variable(names.local_rank).value_or(0)};
   }
@@ -76,8 +76,8 @@ at::Device Launch::device(at::Device device) const {
   if (!device.is_cuda() || size == 1) return device;
   const int num_devices = at::detail::getCUDAHooks().deviceCount();
   if (local_rank >= num_devices || local_rank > std::numeric_limits<at::DeviceIndex>::max()) {
-    core::resource_error("process {} has no GPU: it is number {} of its machine, which has {}", rank,
-                         local_rank, num_devices);
+    core::resource_error("process {} has no GPU: it is number {} of its machine, which has {}",
+                         rank, local_rank, num_devices);
   }
   return {at::kCUDA, static_cast<at::DeviceIndex>(local_rank)};
 }
@@ -103,17 +103,20 @@ std::unique_ptr<Communicator> Communicator::from_environment(at::Device device,
   if (device.is_cpu()) {
     if (launch.size == 1) return std::make_unique<Solo>(device);
     if (launch.by == Launch::By::torchrun) {
-      core::input_error("torchrun started {0} processes on the CPU: use mpirun there "
-                        "(mpirun -n {0} gsa train ...)",
-                        launch.size);
+      core::input_error(
+          "torchrun started {0} processes on the CPU: use mpirun there "
+          "(mpirun -n {0} gsa train ...)",
+          launch.size);
     }
     return make_mpi_communicator(timeout);
   }
-  // A single process under a launcher talks to itself, so that a trial on one GPU runs what many run.
+  // A single process under a launcher talks to itself, so that a trial on one GPU runs what many
+  // run.
   if (launch.size == 1 && (launch.by == Launch::By::user || !has_nccl()))
     return std::make_unique<Solo>(device);
   std::unique_ptr<Communicator> bootstrap;
-  if (launch.by == Launch::By::mpirun && launch.size > 1) bootstrap = make_mpi_communicator(timeout);
+  if (launch.by == Launch::By::mpirun && launch.size > 1)
+    bootstrap = make_mpi_communicator(timeout);
   return make_nccl_communicator(launch, device, std::move(bootstrap), timeout);
 }
 

@@ -28,8 +28,8 @@ struct Launch {
 };
 
 /// One process of a data-parallel run. Every process makes the same calls in the same order, on
-/// contiguous tensors of the same shape and dtype (f32, f64, int64, bytes) that lie on `device()`. A
-/// process that is lost or silent for the timeout makes the others fail with a resource error.
+/// contiguous tensors of the same shape and dtype (f32, f64, int64, bytes) that lie on `device()`.
+/// A process that is lost or silent for the timeout makes the others fail with a resource error.
 class Communicator {
  public:
   static constexpr std::chrono::seconds default_timeout{600};

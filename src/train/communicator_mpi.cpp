@@ -23,16 +23,21 @@ void check(int code, const char* what) {
 
 MPI_Datatype mpi_type(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kFloat: return MPI_FLOAT;
-    case at::kDouble: return MPI_DOUBLE;
-    case at::kLong: return MPI_INT64_T;
-    case at::kByte: return MPI_UINT8_T;
-    default: core::internal_error("MPI does not sum tensors of {}", toString(tensor.scalar_type()));
+    case at::kFloat:
+      return MPI_FLOAT;
+    case at::kDouble:
+      return MPI_DOUBLE;
+    case at::kLong:
+      return MPI_INT64_T;
+    case at::kByte:
+      return MPI_UINT8_T;
+    default:
+      core::internal_error("MPI does not sum tensors of {}", toString(tensor.scalar_type()));
   }
 }
 
-/// Everything is a non-blocking operation that is polled until a deadline: a blocking call would hang
-/// for ever on a process that is stuck.
+/// Everything is a non-blocking operation that is polled until a deadline: a blocking call would
+/// hang for ever on a process that is stuck.
 class MpiCommunicator : public Communicator {
  public:
   explicit MpiCommunicator(std::chrono::seconds timeout) : timeout_(timeout) {
@@ -56,8 +61,8 @@ class MpiCommunicator : public Communicator {
   at::Device device() const override { return at::kCPU; }
 
   void all_reduce(at::Tensor& tensor) override {
-    check(MPI_Iallreduce(MPI_IN_PLACE, tensor.mutable_data_ptr(), count_of(tensor), mpi_type(tensor),
-                         MPI_SUM, MPI_COMM_WORLD, start(tensor)),
+    check(MPI_Iallreduce(MPI_IN_PLACE, tensor.mutable_data_ptr(), count_of(tensor),
+                         mpi_type(tensor), MPI_SUM, MPI_COMM_WORLD, start(tensor)),
           "a sum");
     poll();  // OpenMPI makes progress only when it is called
   }
@@ -66,8 +71,9 @@ class MpiCommunicator : public Communicator {
     const auto deadline = Clock::now() + timeout_;
     while (!poll()) {
       if (Clock::now() > deadline) {
-        core::resource_error("process {} of {} has waited {} s for the others: one is lost or stuck",
-                             rank_, size_, timeout_.count());
+        core::resource_error(
+            "process {} of {} has waited {} s for the others: one is lost or stuck", rank_, size_,
+            timeout_.count());
       }
       std::this_thread::yield();
     }

@@ -12,6 +12,8 @@ namespace gsa::train {
 namespace {
 
 using core::input_error;
+using core::TextFile;
+using core::trimmed;
 
 constexpr std::size_t kBatchBytes = std::size_t{4} << 20;  // of text that is tokenised at once
 constexpr double kTokensPerChar = 0.25;                    // first guess of what a character gives
@@ -111,7 +113,7 @@ class CptPreparation {
     const TextFile file = TextFile::open(input.path);
     source_ = {};
     source_.name = input.path.filename().string();
-    source_.sha256 = file.sha256();
+    source_.sha256 = sha256_of(file);
     seed_ = seed;
     if (input.max_tokens > 0) {
       take_limited(file, input.max_tokens);

@@ -15,7 +15,8 @@ struct EvalOptions {
   std::int64_t rows_per_batch = 4;
 };
 
-/// Mean loss (nats per label) of fixed examples read under a policy. Without gradients.
+/// Mean loss (nats per label) of fixed examples read under a policy. Without gradients. Input error
+/// if they have no label.
 double mean_loss(const model::Model& model, std::span<const Example> examples,
                  const attention::PolicySpec& policy, const EvalOptions& options = {});
 

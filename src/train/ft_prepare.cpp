@@ -14,6 +14,8 @@ namespace gsa::train {
 namespace {
 
 using core::input_error;
+using core::RecordReader;
+using core::TextFile;
 
 constexpr std::size_t kBatchRecords = 256;
 
@@ -112,7 +114,7 @@ class FtPreparation {
     }
     source_ = {};
     source_.name = input.path.filename().string();
-    source_.sha256 = file.sha256();
+    source_.sha256 = sha256_of(file);
     const std::vector<bool> taken =
         input.max_tokens > 0 ? choose(file, input.max_tokens, seed) : std::vector<bool>();
     for_each_item(file, [&](std::int64_t idx, Item& item) {

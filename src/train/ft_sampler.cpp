@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/text_file.h"
 #include "train/context_cost.h"
 #include "train/facts.h"
 #include "train/permutation.h"
-#include "train/text_source.h"
 
 namespace gsa::train {
 namespace {
@@ -285,7 +285,7 @@ std::optional<Suffix> FtSampler::make_quote(const Tokens& piece, Rng& rng) const
     const std::string decoded =
         tokenizer_.decode(std::span(piece).subspan(begin, end - begin), false);
     const bool is_broken = decoded.find("\uFFFD") != std::string::npos;
-    return is_broken ? std::string() : std::string(trimmed(decoded));
+    return is_broken ? std::string() : std::string(core::trimmed(decoded));
   };
   const std::int64_t last = std::max<std::int64_t>(0, len - max_quote - max_answer - max_shift);
   const std::int64_t begin = to_word(draw_between(0, last, rng));

@@ -79,10 +79,12 @@ void GradientBuckets::State::fill(const std::vector<at::Tensor>& parameters,
   for (Slot& slot : slots) {
     Bucket& bucket = buckets[slot.bucket];
     if (bucket.num_slots++ == 0) {
-      bucket.flat = at::zeros({num_elements[slot.bucket]}, slot.parameter.options().requires_grad(false));
+      bucket.flat =
+          at::zeros({num_elements[slot.bucket]}, slot.parameter.options().requires_grad(false));
       offset = 0;
     }
-    slot.gradient = bucket.flat.narrow(0, offset, slot.parameter.numel()).view(slot.parameter.sizes());
+    slot.gradient =
+        bucket.flat.narrow(0, offset, slot.parameter.numel()).view(slot.parameter.sizes());
     offset += slot.parameter.numel();
   }
 }
@@ -90,9 +92,10 @@ void GradientBuckets::State::fill(const std::vector<at::Tensor>& parameters,
 void GradientBuckets::State::on_gradient(Slot& slot) {
   if (!is_last_backward) return;
   if (slot.bucket < next) {
-    core::internal_error("a parameter of shape {} got a gradient after its bucket was sent: list "
-                         "parameters in order of first use",
-                         fmt::join(slot.parameter.sizes(), "x"));
+    core::internal_error(
+        "a parameter of shape {} got a gradient after its bucket was sent: list "
+        "parameters in order of first use",
+        fmt::join(slot.parameter.sizes(), "x"));
   }
   if (!slot.is_ready) {
     slot.is_ready = true;

@@ -56,6 +56,7 @@ struct TrainBatch {
 /// threads. `sampler` and `word_starts` must outlive it.
 class Loader {
  public:
+  /// For the steps [first_step, end_step).
   Loader(const Sampler& sampler, const std::vector<bool>& word_starts, const RowPlan& plan,
          at::Device device, std::int64_t first_step, std::int64_t end_step, int num_threads);
   ~Loader();

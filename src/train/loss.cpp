@@ -14,7 +14,6 @@
 
 #include "attention/device_stream.h"
 #include "core/error.h"
-#include "kernels/cuda/build.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace gsa::train {
@@ -38,8 +37,8 @@ struct Problem {
 };
 
 bool kernel_takes(const Problem& problem, const at::Tensor& logits) {
-  return kernels::has_cuda_kernels() && problem.teacher == nullptr && logits.is_cuda() &&
-         logits.scalar_type() == at::kBFloat16 && logits.is_contiguous() && logits.size(1) % 8 == 0;
+  return problem.teacher == nullptr && attention::kernels_take(logits) && logits.is_contiguous() &&
+         logits.size(1) % 8 == 0;
 }
 
 /// Adds one block's loss and returns d(loss) / d(logits), unscaled, perhaps in place of the logits.
@@ -50,7 +49,7 @@ at::Tensor block_loss(const Problem& problem, std::int64_t begin, std::int64_t c
     const at::Tensor some = problem.labels.narrow(0, begin, count).contiguous();
     kernels::sm80_bf16_cross_entropy(logits.mutable_data_ptr(), some.const_data_ptr<std::int64_t>(),
                                      losses.mutable_data_ptr<float>(), count, logits.size(1),
-                                     attention::current_stream(logits.device()));
+                                     attention::CurrentStream(logits.device()));
     total.add_(losses.sum());
     return logits;
   }

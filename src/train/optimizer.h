@@ -12,8 +12,8 @@
 namespace gsa::train {
 
 struct OptimizerOptions {
-  double lr = 4e-3;
-  double gist_lr = 5e-3;
+  double lr = 4e-3;           ///< peak of the schedule
+  double gist_lr = 5e-3;      ///< the same for gist embeddings
   double weight_decay = 0.1;  ///< of matrices; gists, norms and biases do not decay
   double beta1 = 0.9, beta2 = 0.95;
   double epsilon = 1e-8;

@@ -10,6 +10,8 @@
 namespace gsa::train {
 namespace {
 
+using core::trimmed;
+
 constexpr std::uint64_t kBase = 0x100000001B3ULL;
 constexpr std::size_t kMinSlots = 1024;
 
@@ -47,9 +49,9 @@ void for_each_string(const nlohmann::json& value, Use use) {
 EvaluationSet::EvaluationSet(std::span<const std::filesystem::path> files,
                              const text::Tokenizer& tokenizer) {
   for (const auto& path : files) {
-    const TextFile file = TextFile::open(path);
+    const auto file = core::TextFile::open(path);
     if (file.is_json_lines()) {
-      RecordReader reader(file);
+      core::RecordReader reader(file);
       nlohmann::json record;
       while (reader.next(record))
         for_each_string(record, [&](const std::string& text) { add_text(text, tokenizer); });

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <span>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -24,7 +25,8 @@ constexpr std::array<std::pair<std::string_view, Trained>, 3> kTrained = {
 at::Tensor normal(at::IntArrayRef shape, double spread, std::uint64_t seed, std::uint64_t stream) {
   core::Rng rng(seed, stream);
   at::Tensor values = at::empty(shape, at::kFloat);
-  for (float& value : std::span(values.data_ptr<float>(), static_cast<std::size_t>(values.numel()))) {
+  for (float& value :
+       std::span(values.data_ptr<float>(), static_cast<std::size_t>(values.numel()))) {
     const double radius = std::sqrt(-2 * std::log(1.0 - static_cast<double>(rng.uniform())));
     const double angle = 2 * std::numbers::pi * static_cast<double>(rng.uniform());
     value = static_cast<float>(spread * radius * std::cos(angle));
@@ -33,7 +35,8 @@ at::Tensor normal(at::IntArrayRef shape, double spread, std::uint64_t seed, std:
 }
 
 at::Tensor leaf(const at::Tensor& values, at::Device device) {
-  return values.detach().to(at::TensorOptions(at::kFloat).device(device), false, /*copy=*/true)
+  return values.detach()
+      .to(at::TensorOptions(at::kFloat).device(device), false, /*copy=*/true)
       .contiguous()
       .requires_grad_(true);
 }
@@ -52,14 +55,28 @@ at::Tensor initial_gists(const model::Model& base, const ParameterOptions& optio
   return mean.expand({options.num_gist_rows, -1});
 }
 
-std::string target_names(const std::vector<LoraTarget>& targets) {
-  std::vector<std::string_view> names;
-  for (const LoraTarget target : targets) names.push_back(model::lora_target_name(target));
-  std::sort(names.begin(), names.end());
-  return fmt::format("{}", fmt::join(names, ","));
+/// A copy of the factors that an adapter has for a projection. Input error if it has none: an
+/// adapter to go on from updates its targets in every layer.
+model::LoraFactors factors_of(const model::Adapter& adapter, std::int64_t layer,
+                              LoraTarget target) {
+  const auto found = adapter.loras.find({layer, target});
+  if (found == adapter.loras.end()) {
+    core::input_error(
+        "train: adapter '{}' has no LoRA on {} of layer {}; give one that has all of "
+        "its targets in every layer, or train gists only",
+        adapter.info.name, model::lora_target_name(target), layer);
+  }
+  return found->second;
 }
 
 }  // namespace
+
+std::string target_names(const std::vector<LoraTarget>& targets) {
+  std::vector<std::string_view> names;
+  for (const LoraTarget target : targets) names.push_back(model::lora_target_name(target));
+  std::ranges::sort(names);
+  return fmt::format("{}", fmt::join(names, ","));
+}
 
 Trained parse_trained(std::string_view text) {
   for (const auto& [name, trained] : kTrained) {
@@ -69,17 +86,19 @@ Trained parse_trained(std::string_view text) {
 }
 
 std::string_view trained_name(Trained trained) {
-  return std::ranges::find(kTrained, trained, [](const auto& entry) { return entry.second; })->first;
+  return std::ranges::find(kTrained, trained, [](const auto& entry) { return entry.second; })
+      ->first;
 }
 
-TrainedModel::TrainedModel(std::shared_ptr<const model::Model> base, const ParameterOptions& options,
-                           const model::Adapter* init)
+TrainedModel::TrainedModel(std::shared_ptr<const model::Model> base,
+                           const ParameterOptions& options, const model::Adapter* init)
     : base_(std::move(base)), options_(options) {
   if (init != nullptr) init->check_fits(base_->config(), base_->fingerprint());
   if (options_.trained == Trained::full && init != nullptr && !init->loras.empty()) {
-    core::input_error("train: adapter '{}' has a LoRA, which is no part of a full training; start "
-                      "from the base, or train lora",
-                      init->info.name);
+    core::input_error(
+        "train: adapter '{}' has a LoRA, which is no part of a full training; fold it "
+        "into the model first (gsa train merge), or train lora",
+        init->info.name);
   }
   adapter_.gist_embeddings = leaf(initial_gists(*base_, options_, init), base_->device());
   adapter_.info.base_fingerprint = base_->fingerprint();
@@ -121,7 +140,7 @@ void TrainedModel::make_lora(const model::Adapter* init) {
       const auto [out, in] = model::lora_target_shape(base_->config(), target);
       model::LoraFactors factors;
       if (has_lora) {
-        factors = init->loras.at({layer, target});
+        factors = factors_of(*init, layer, target);
       } else {
         const auto stream = static_cast<std::uint64_t>(parameters_.size());
         factors.a = normal({options_.rank, in}, 1 / std::sqrt(static_cast<double>(in)),

@@ -21,6 +21,9 @@ enum class Trained { lora, gists, full };
 Trained parse_trained(std::string_view text);
 std::string_view trained_name(Trained trained);
 
+/// Names of projections in alphabetical order, with commas between.
+std::string target_names(const std::vector<model::LoraTarget>& targets);
+
 struct ParameterOptions {
   Trained trained = Trained::lora;
   std::int64_t rank = 32;
@@ -44,9 +47,9 @@ struct Parameter {
 /// B = 0, gist rows at the mean of the embedding.
 class TrainedModel {
  public:
-  /// Starts from the adapter `init`, if there is one. Input error if it belongs to another base or
-  /// its LoRA has another rank or other targets than the options. The weights of `base` are copied
-  /// where they train.
+  /// Starts from the adapter `init`, if there is one. Input error if it belongs to another base, or
+  /// its LoRA has another rank or other targets than the options, misses a layer, or would be lost
+  /// (full). The weights of `base` are copied where they train.
   TrainedModel(std::shared_ptr<const model::Model> base, const ParameterOptions& options,
                const model::Adapter* init = nullptr);
 
@@ -75,7 +78,7 @@ class TrainedModel {
   ParameterOptions options_;
   model::Adapter adapter_;
   std::vector<Parameter> parameters_;
-  std::shared_ptr<const model::Model> adapted_;  // unless all weights train
+  std::shared_ptr<const model::Model> adapted_;             // unless all weights train
   std::vector<std::pair<at::Tensor, at::Tensor>> masters_;  // of the base's tensors, if they train
 };
 

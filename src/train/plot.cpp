@@ -118,8 +118,8 @@ struct Axis {
   }
 };
 
-/// Steps of all lines, and losses without the steep beginning of a training: the noisy tenth that is
-/// highest is cut off where it would flatten the rest.
+/// Steps of all lines, and losses without the steep beginning of a training: the noisy tenth that
+/// is highest is cut off where it would flatten the rest.
 std::pair<Axis, Axis> axes_of(const std::vector<Line>& lines) {
   double last_step = 1;
   std::vector<double> losses;
@@ -186,9 +186,10 @@ class Picture {
         line.colour, is_faint ? 1 : 2, is_faint ? 0.3 : 1.0, points);
     if (line.look != Line::Look::dotted) return;
     for (const auto& [step, loss] : line.points) {
-      svg_ += fmt::format("<circle clip-path=\"url(#plot)\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" "
-                          "fill=\"{}\"/>\n",
-                          place_x(static_cast<double>(step)), place_y(loss), line.colour);
+      svg_ += fmt::format(
+          "<circle clip-path=\"url(#plot)\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" "
+          "fill=\"{}\"/>\n",
+          place_x(static_cast<double>(step)), place_y(loss), line.colour);
     }
   }
 
@@ -197,9 +198,10 @@ class Picture {
     for (const Line& line : lines) {
       if (line.name.empty()) continue;
       const double x = width - right + 16;
-      svg_ += fmt::format("<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"{}\" "
-                          "stroke-width=\"2\"/>\n",
-                          x, y, x + 22, y, line.colour);
+      svg_ += fmt::format(
+          "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"{}\" "
+          "stroke-width=\"2\"/>\n",
+          x, y, x + 22, y, line.colour);
       if (line.look == Line::Look::dotted)
         svg_ += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"{}\"/>\n", x + 11, y,
                             line.colour);
@@ -217,9 +219,10 @@ class Picture {
     return height - bottom - y_.share(loss) * (height - top - bottom);
   }
   void draw_grid(double x1, double y1, double x2, double y2) {
-    svg_ += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" "
-                        "stroke=\"#e4e4e4\"/>\n",
-                        x1, y1, x2, y2);
+    svg_ += fmt::format(
+        "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" "
+        "stroke=\"#e4e4e4\"/>\n",
+        x1, y1, x2, y2);
   }
   void draw_text(double x, double y, std::string_view anchor, std::string_view text) {
     svg_ += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y,
@@ -262,7 +265,8 @@ RunCurves read_curves(const std::filesystem::path& log, std::string name) {
   if (training.empty() && evaluations.empty())
     core::input_error("plot: {} tells no loss; give the log.jsonl of a run", log.string());
   RunCurves curves{std::move(name), to_curve(training), {}};
-  for (const auto& [sizes, losses] : evaluations) curves.evaluations.emplace_back(sizes, to_curve(losses));
+  for (const auto& [sizes, losses] : evaluations)
+    curves.evaluations.emplace_back(sizes, to_curve(losses));
   return curves;
 }
 

@@ -133,6 +133,11 @@ void check_options(const PrepareOptions& options) {
   }
   if (options.num_threads < 1)
     input_error("data: {} threads: give a positive number", options.num_threads);
+  for (const PrepareInput& input : options.inputs) {
+    std::error_code ignored;
+    if (std::filesystem::equivalent(input.path, options.out, ignored))
+      input_error("data: {}: is read and written; give another --out", options.out.string());
+  }
 }
 
 std::string sources_json(const std::vector<SourceReport>& sources) {

@@ -5,12 +5,13 @@
 
 #include "core/error.h"
 #include "core/json.h"
-#include "train/text_source.h"
+#include "core/text_file.h"
 
 namespace gsa::train {
 namespace {
 
 using core::input_error;
+using core::trimmed;
 using nlohmann::json;
 
 /// The first of several names that the record has; nullptr if none.

@@ -1,7 +1,6 @@
 #include "train/rendezvous.h"
 
 #include <fmt/format.h>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -10,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <vector>
 
 #include "core/error.h"
@@ -55,8 +55,9 @@ Rendezvous::Rendezvous(const Launch& launch, std::chrono::seconds timeout)
     : state_(std::make_unique<State>()) {
   const std::string_view host = variable("MASTER_ADDR"), port = variable("MASTER_PORT");
   if (host.empty() || port.empty()) {
-    core::input_error("the processes do not know where to meet: start with torchrun, or with "
-                      "mpirun and a gsa built with OpenMPI, or set MASTER_ADDR and MASTER_PORT");
+    core::input_error(
+        "the processes do not know where to meet: start with torchrun, or with "
+        "mpirun and a gsa built with OpenMPI, or set MASTER_ADDR and MASTER_PORT");
   }
   state_->launch = launch;
   state_->host = host;

@@ -86,9 +86,10 @@ class Packer {
   /// Ids beyond the tokenizer's own are rows of padding in the embedding; data cannot hold them.
   std::int64_t checked(std::int32_t id) const {
     if (id < 0 || static_cast<std::size_t>(id) >= word_starts_.size()) {
-      core::input_error("train: token id {} in the data, {} in the vocabulary; prepare the data with "
-                        "this model",
-                        id, word_starts_.size());
+      core::input_error(
+          "train: token id {} in the data, {} in the vocabulary; prepare the data with "
+          "this model",
+          id, word_starts_.size());
     }
     return id;
   }
@@ -127,7 +128,8 @@ class Packer {
       const std::int64_t first_row = num_rows();
       for (std::size_t i = 0; i < suffix.tokens.size(); ++i)
         add_row(checked(suffix.tokens[i]), num_context + static_cast<std::int64_t>(i));
-      for (std::size_t i = std::max<std::int64_t>(1, suffix.num_prompt); i < suffix.tokens.size(); ++i)
+      for (std::size_t i = std::max<std::int64_t>(1, suffix.num_prompt); i < suffix.tokens.size();
+           ++i)
         add_label(first_row + static_cast<std::int64_t>(i) - 1, suffix.tokens[i]);
     }
   }
@@ -145,6 +147,11 @@ attention::PolicySpec row_policy(const attention::ChunkSizes& chunk_sizes, std::
   std::string text = "gsa@" + chunk_sizes.to_string();
   if (!keys.empty()) text.append(":").append(keys);
   return attention::PolicySpec::parse(text);
+}
+
+std::string row_policy_name(const attention::PolicySpec& policy) {
+  const attention::ChunkSizes& sizes = policy.layout.chunk_sizes;
+  return sizes.sizes.empty() ? "full" : sizes.to_string();
 }
 
 void PackedRows::to(at::Device device) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,12 +21,15 @@ namespace gsa::train {
 /// none.
 attention::PolicySpec row_policy(const attention::ChunkSizes& chunk_sizes, std::string_view keys);
 
-/// Some training rows as one batch, with the rows that have a label, and everything the batch points
-/// to. Keep it until backward has run.
+/// The chunk sizes of such a policy as the user writes them: `16`, `4-4`, or `full` without gists.
+std::string row_policy_name(const attention::PolicySpec& policy);
+
+/// Some training rows as one batch, with the rows that have a label, and everything the batch
+/// points to. Keep it until backward has run.
 struct PackedRows {
   attention::Batch batch;
-  at::Tensor rows;    // [R] int64: rows of the batch that predict a label
-  at::Tensor labels;  // [R] int64
+  at::Tensor rows;           // [R] int64: rows of the batch that predict a label
+  at::Tensor labels;         // [R] int64
   std::int64_t num_raw = 0;  ///< raw tokens, suffixes included
 
   std::vector<std::unique_ptr<attention::Layout>> layouts;
@@ -44,10 +48,10 @@ struct PackOptions {
 };
 
 /// Lays out and packs one sequence per example, `[context | g0 | g1 ... | suffixes]` each, on the
-/// CPU. Without suffixes every raw token predicts the next one of its row (pieces follow each other,
-/// gists are no targets); with them, loss is on the answers alone, and the suffixes are branches that
-/// do not see each other. `policies` has one entry per example; `word_starts` one bit per token id.
-/// Input error for a row without tokens or with an id outside the vocabulary.
+/// CPU. Without suffixes every raw token predicts the next one of its row (pieces follow each
+/// other, gists are no targets); with them, loss is on the answers alone, and the suffixes are
+/// branches that do not see each other. `policies` has one entry per example; `word_starts` one bit
+/// per token id. Input error for a row without tokens or with an id outside the vocabulary.
 PackedRows pack_rows(std::span<const Example> examples,
                      std::span<const attention::PolicySpec> policies,
                      const std::vector<bool>& word_starts, const PackOptions& options = {});

@@ -13,8 +13,8 @@ namespace gsa::train {
 namespace {
 
 using core::input_error;
-using core::SafetensorsFile;
 using core::SafeTensor;
+using core::SafetensorsFile;
 
 constexpr std::string_view kFormat = "gsa-shard";
 constexpr std::string_view kVersion = "1";
@@ -66,7 +66,8 @@ ShardInfo read_info(const SafetensorsFile& file, DataKind kind, const text::Toke
   const std::string path = file.path().string();
   const auto format = file.metadata().find("format");
   if (format == file.metadata().end() || format->second != kFormat) {
-    input_error("shard: {}: is no data prepared for training: make it with gsa train prepare", path);
+    input_error("shard: {}: is no data prepared for training: make it with gsa train prepare",
+                path);
   }
   if (entry_of(file, "format_version") != kVersion) {
     input_error("shard: {}: has format version {}, this program reads {}: prepare the data again",

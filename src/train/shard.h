@@ -61,6 +61,7 @@ class CptShard {
 
   const ShardInfo& info() const { return info_; }
   std::int64_t num_windows() const { return num_windows_; }
+  /// Token ids of one window, [row_len].
   std::vector<std::int32_t> window(std::int64_t idx) const;
 
  private:
@@ -92,7 +93,6 @@ class FtShard {
   std::vector<std::int32_t> answer(std::int64_t idx) const {
     return text(num_passages_ + num_questions_ + idx);
   }
-  std::int64_t passage_len(std::int64_t idx) const { return offsets_[idx + 1] - offsets_[idx]; }
   /// Passages that answer a question, and its own distractors.
   std::span<const std::int32_t> passages_of(std::int64_t question) const {
     return passages_.row(question);

@@ -12,7 +12,8 @@ namespace gsa::train {
 /// so nothing is left of it however the program ends.
 class Spool {
  public:
-  /// In the folder of `beside`, which will receive what is made of it. Resource error if that fails.
+  /// In the folder of `beside`, which will receive what is made of it. Resource error if that
+  /// fails.
   explicit Spool(const std::filesystem::path& beside);
   ~Spool();
   Spool(const Spool&) = delete;

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -17,30 +16,12 @@ namespace gsa::train {
 namespace {
 
 using core::input_error;
+using core::TextFile;
 
 constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
 constexpr std::size_t kUtf8BomBytes = 3;
-constexpr std::size_t kMaxLineBytes = std::size_t{1} << 28;
-constexpr std::string_view kSpace = " \t\r\n\v\f";
 
 bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
-
-/// File name ending without that of the compression.
-std::string format_suffix(std::filesystem::path path) {
-  const auto ending = path.extension();
-  if (ending == ".gz" || ending == ".xz" || ending == ".zst") path = path.stem();
-  return path.extension();
-}
-
-bool looks_like_json_lines(const std::filesystem::path& path, ByteSource& source) {
-  const std::string suffix = format_suffix(path);
-  if (suffix == ".jsonl" || suffix == ".ndjson" || suffix == ".json") return true;
-  if (suffix == ".txt" || suffix == ".md") return false;
-  std::array<char, 4096> head;
-  const std::string_view text(head.data(), source.read(head));
-  const auto first = text.find_first_not_of(kSpace);
-  return first != std::string_view::npos && text[first] == '{';
-}
 
 void replace_line_ends(std::string& text) {
   if (text.find('\r') == std::string::npos) return;
@@ -57,74 +38,13 @@ void replace_line_ends(std::string& text) {
 std::size_t find_cut(std::string_view text) {
   const auto line_end = text.rfind('\n');
   if (line_end != std::string_view::npos) return line_end + 1;
+  constexpr int max_continuation = 3;  // bytes of a character behind its first
   std::size_t cut = text.size() - 1;
-  while (cut > 1 && is_continuation(text[cut])) --cut;
+  for (int i = 0; i < max_continuation && cut > 1 && is_continuation(text[cut]); ++i) --cut;
   return cut;
 }
 
 }  // namespace
-
-TextFile::TextFile(core::MappedFile file, std::string name)
-    : file_(std::move(file)),
-      name_(std::move(name)),
-      is_json_lines_(looks_like_json_lines(name_, *open_source())) {}
-
-TextFile TextFile::open(const std::filesystem::path& path) {
-  core::MappedFile file = core::MappedFile::open(path);
-  if (file.bytes().empty()) input_error("data: {}: it is empty: give a text", path.string());
-  return {std::move(file), path.string()};
-}
-
-std::string TextFile::sha256() const {
-  text::Sha256 digest;
-  const auto bytes = file_.bytes();
-  digest.update({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  return digest.finish();
-}
-
-std::unique_ptr<ByteSource> TextFile::open_source() const {
-  return train::open_source(file_.bytes(), name_);
-}
-
-RecordReader::RecordReader(const TextFile& file) : file_(&file), source_(file.open_source()) {}
-
-std::string RecordReader::where() const {
-  return fmt::format("{}:{}", file_->name(), line_number_);
-}
-
-bool RecordReader::next_line() {
-  line_.clear();
-  ++line_number_;
-  while (true) {
-    const auto end = buffer_.find('\n', buffer_pos_);
-    line_.append(buffer_, buffer_pos_, std::min(end, buffer_.size()) - buffer_pos_);
-    if (line_.size() > kMaxLineBytes) {
-      input_error("data: {}: a line is longer than {} bytes; cut its text into several records",
-                  where(), kMaxLineBytes);
-    }
-    if (end != std::string::npos) {
-      buffer_pos_ = end + 1;
-      return true;
-    }
-    buffer_.resize(kBlockBytes);
-    buffer_.resize(source_->read(buffer_));
-    buffer_pos_ = 0;
-    if (buffer_.empty()) return !line_.empty();
-  }
-}
-
-bool RecordReader::next(nlohmann::json& record) {
-  while (next_line()) {
-    if (trimmed(line_).empty()) continue;
-    record = core::parse_json(line_, where());
-    if (!record.is_object()) {
-      input_error("data: {}: is a JSON {}, not an object; write a record per line", where(),
-                  record.type_name());
-    }
-    return true;
-  }
-  return false;
-}
 
 DocumentReader::DocumentReader(const TextFile& file, std::string field)
     : file_(&file), field_(std::move(field)) {
@@ -200,6 +120,12 @@ void DocumentReader::fill_plain() {
   }
 }
 
+std::string sha256_of(const TextFile& file) {
+  text::Sha256 digest;
+  digest.update({reinterpret_cast<const char*>(file.bytes().data()), file.num_bytes()});
+  return digest.finish();
+}
+
 std::int64_t count_chars(std::string_view text) {
   return std::ranges::count_if(text, [](char byte) { return !is_continuation(byte); });
 }
@@ -210,12 +136,6 @@ std::size_t char_offset(std::string_view text, std::int64_t char_idx) {
     if (!is_continuation(text[i]) && num_begun++ == char_idx) return i;
   }
   return text.size();
-}
-
-std::string_view trimmed(std::string_view text) {
-  const auto begin = text.find_first_not_of(kSpace);
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
 }  // namespace gsa::train

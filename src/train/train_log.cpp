@@ -20,7 +20,9 @@ std::string lines_up_to(const std::filesystem::path& path, std::int64_t step) {
   for (std::string line; std::getline(stream, line);) {
     const auto record = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!record.is_object()) continue;  // cut off in the middle
-    if (record.value("step", std::int64_t{0}) <= step) kept += line + "\n";
+    const auto found = record.find("step");
+    if (found == record.end() || !found->is_number_integer()) continue;
+    if (found->get<std::int64_t>() <= step) kept += line + "\n";
   }
   return kept;
 }
@@ -59,7 +61,8 @@ void TrainLog::write(const std::string& line) {
   stream_ << line << '\n' << std::flush;
   if (stream_.good() || has_warned_) return;
   has_warned_ = true;
-  core::log_warning(fmt::format("{}: cannot be written; the run goes on without it", path_.string()));
+  core::log_warning(
+      fmt::format("{}: cannot be written; the run goes on without it", path_.string()));
 }
 
 }  // namespace gsa::train

@@ -16,9 +16,9 @@ struct StepRecord {
   double lr = 0;
   double grad_norm = 0;  ///< before clipping
   double tokens_per_second = 0;
-  std::int64_t num_tokens = 0;  ///< of the run so far, gists included
-  std::int64_t num_raw = 0;     ///< of the run so far, raw tokens
-  double seconds = 0;           ///< of the run so far
+  std::int64_t num_tokens = 0;   ///< of the run so far, gists included
+  std::int64_t num_raw = 0;      ///< of the run so far, raw tokens
+  double seconds = 0;            ///< of the run so far
   std::int64_t step_tokens = 0;  ///< of this step, gists included
   std::int64_t num_labels = 0;   ///< of this step
 };
@@ -30,8 +30,8 @@ using Scores = std::vector<std::pair<std::string, double>>;
 std::string scores_json(const Scores& scores);
 
 /// The record of a run as JSON Lines: {"step", "loss", "lr", "grad_norm", "tokens_per_second",
-/// "tokens", "raw_tokens", "seconds"} for a step, {"step", "eval": {...}} for an evaluation. A write
-/// that fails warns once and never stops the run.
+/// "tokens", "raw_tokens", "seconds"} for a step, {"step", "eval": {...}} for an evaluation. A
+/// write that fails warns once and never stops the run.
 class TrainLog {
  public:
   /// Goes on with a file after the lines of steps up to `step`; later ones, of a run that was cut

@@ -31,8 +31,7 @@ TrainStep::TrainStep(TrainedModel& model, Communicator& communicator,
 TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double num_labels,
                                  std::int64_t step, double lr_factor) {
   buckets_.zero();
-  at::Tensor loss =
-      at::zeros({}, at::TensorOptions(at::kFloat).device(model_.base()->device()));
+  at::Tensor loss = at::zeros({}, at::TensorOptions(at::kFloat).device(model_.base()->device()));
   for (const TrainBatch& batch : batches) {
     if (&batch == &batches.back()) buckets_.expect_last_backward();
     if (batch.rows.num_labels() == 0) continue;

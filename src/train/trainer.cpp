@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -53,9 +54,12 @@ bool Trainer::resume() {
   if (communicator_.size() > 1) {  // another machine need not see the folder
     at::Tensor shared = at::zeros({6}, at::TensorOptions(at::kDouble));
     if (found) {
-      const std::array<double, 6> values = {
-          1, static_cast<double>(found->step), static_cast<double>(found->num_tokens),
-          static_cast<double>(found->num_raw), found->seconds, found->mean_loss};
+      const std::array<double, 6> values = {1,
+                                            static_cast<double>(found->step),
+                                            static_cast<double>(found->num_tokens),
+                                            static_cast<double>(found->num_raw),
+                                            found->seconds,
+                                            found->mean_loss};
       std::copy(values.begin(), values.end(), shared.data_ptr<double>());
     }
     shared = shared.to(communicator_.device());
@@ -144,8 +148,7 @@ bool Trainer::step(Loader& loader, bool wants_stop) {
   state_.next_row = state_.step * options_.rows.rows_per_step;
   state_.num_tokens += static_cast<std::int64_t>(sums[1]);
   state_.num_raw += static_cast<std::int64_t>(sums[2]);
-  keep_for_later(loss, norm, factor * options_.optimizer.lr,
-                 static_cast<std::int64_t>(sums[0]));
+  keep_for_later(loss, norm, factor * options_.optimizer.lr, static_cast<std::int64_t>(sums[0]));
   return sums[3] > 0;
 }
 
@@ -210,8 +213,7 @@ void Trainer::evaluate(const EvalReport& report) {
   const auto model = model_.model();
   scores_.clear();
   for (const attention::PolicySpec& policy : options_.eval_policies) {
-    const auto& sizes = policy.layout.chunk_sizes;
-    scores_.emplace_back(sizes.sizes.empty() ? "full" : sizes.to_string(),
+    scores_.emplace_back(row_policy_name(policy),
                          mean_loss(*model, validation_, policy, options_.eval));
   }
   scored_step_ = state_.step;

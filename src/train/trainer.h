@@ -24,14 +24,15 @@
 
 namespace gsa::train {
 
+/// How a run goes. Losses are in nats per label.
 struct TrainOptions {
   std::filesystem::path out;  ///< folder of the log and the checkpoints
   Schedule schedule;
   RowPlan rows;  ///< rank and number of workers come from the communicator
   OptimizerOptions optimizer;
   StepOptions step;
-  double max_spike = 3;   ///< stop if a loss is so far above the running mean, in nats
-  double save_minutes = 5;
+  double max_spike = 3;         ///< stop if a loss is so far above the running mean
+  double save_minutes = 5;      ///< between checkpoints; 0: one after every step
   std::int64_t eval_every = 0;  ///< steps; 0: never
   std::vector<attention::PolicySpec> eval_policies;
   EvalOptions eval;
@@ -96,7 +97,7 @@ class Trainer {
   std::int64_t scored_step_ = -1;  // of `scores_`
   double begin_ = 0;               // when the run would have begun had it never paused
   std::optional<TrainLog> log_;
-  std::vector<Pending> pending_;  // at most two
+  std::vector<Pending> pending_;            // at most two
   double last_save_ = 0, last_settle_ = 0;  // in seconds of the run
   std::int64_t settled_tokens_ = 0;
 };

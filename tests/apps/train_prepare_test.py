@@ -87,6 +87,7 @@ def test_ft_drops_what_is_evaluated(gsa, model, tmp_path):
         (TEXT.encode(), ("--data", "none.txt"), "none.txt"),
         (TEXT.encode(), ("--exclude", "none.txt"), "none.txt"),
         (TEXT.encode(), ("--threads", "0"), "--threads"),
+        (TEXT.encode(), ("--data", "OUT"), "another --out"),
     ],
 )
 def test_bad_cpt_input(gsa, model, tmp_path, content, args, part):
@@ -94,6 +95,7 @@ def test_bad_cpt_input(gsa, model, tmp_path, content, args, part):
     data.write_bytes(content)
     out = tmp_path / "out.gsa"
     out.write_text("old")
+    args = [str(out) if arg == "OUT" else arg for arg in args]
     result = gsa("train", "prepare", "cpt", "-m", model, "--data", data, "--out", out, *args)
     assert result.code == 2 and part in result.error_line()
     assert out.read_text() == "old"

@@ -186,6 +186,9 @@ def test_merged_model_answers_like_base_and_adapter(gsa, models, train, shard, t
     question = ["--doc", document, "--question", "Who?", "--max-tokens", 12, "--dtype", "f32", "--policy", "gsa@4", "--quiet"]
     expected = gsa("ask", "--model", base, "--adapter", adapter, *question)
     assert gsa("ask", "--model", merged, "--adapter", gists, *question).out == expected.out
+    for other_model, other_adapter in [(merged, adapter), (base, gists)]:  # LoRA would count twice, or never
+        refused = gsa("ask", "--model", other_model, "--adapter", other_adapter, *question)
+        assert refused.code == USAGE and "was trained on the base" in refused.error_line()
 
 
 def test_resume_is_bit_for_bit(train, arguments, tmp_path):
@@ -230,6 +233,7 @@ def test_killed_ten_times(train, arguments, tmp_path):
         reached = max((line["step"] for line in log_lines(out)), default=0)
     assert not (out / "adapter.safetensors").exists(), "the kills came too late"
     assert train(out, "--resume", "--save-minutes", 0, steps=steps) == undisturbed
+    assert all(path.suffix == ".safetensors" for path in (out / "checkpoints").iterdir()), "half-written files are left"
 
 
 def test_damaged_checkpoint(gsa, train, arguments, tmp_path):
@@ -298,6 +302,7 @@ def test_adapter_of_other_shapes(gsa, refuse, train, models, tmp_path):
     adapter = tmp_path / "run" / "adapter.safetensors"
     assert "rank 4" in refuse(tmp_path / "next", "--init", adapter, "--rank", 8)
     assert "gist rows" in refuse(tmp_path / "next", "--init", adapter, "--gist-rows", 1)
+    assert "alpha 4" in refuse(tmp_path / "next", "--init", adapter, "--alpha", 8)
     other = refuse(tmp_path / "next", "--init", adapter, "--model", models / "llama-gqa")
     assert "base" in other or "belong" in other
 

@@ -77,8 +77,8 @@ VisibleSet visible_set(const Problem& problem, std::int64_t layer, const QuerySl
   visible.ranges = std::make_shared<const RangeTable>(
       visible_ranges(problem.layout, problem.policy->suffix_rule(layer), slice));
   if (problem.policy->selects(layer)) {
-    problem.policy->select(
-        {layer, q.detach(), &arenas, &problem.layout, visible.ranges, kScale}, visible);
+    problem.policy->select({layer, q.detach(), &arenas, &problem.layout, visible.ranges, kScale},
+                           visible);
   }
   return visible;
 }

@@ -55,8 +55,8 @@ PackedBatch random_batch(core::Rng& rng) {
       StaticRule rule;
       rule.kind = slice.is_suffix ? StaticRule::Kind::local : StaticRule::Kind::gist;
       rule.all_gists = slice.is_suffix && rng.below(3) == 0;
-      auto ranges = std::make_shared<const RangeTable>(
-          visible_ranges(*sequence.layout, rule, slice.entries));
+      auto ranges =
+          std::make_shared<const RangeTable>(visible_ranges(*sequence.layout, rule, slice.entries));
       planned.push_back({&slice, std::move(ranges), slice.is_suffix});
     }
   }
@@ -80,11 +80,10 @@ Pairs static_pairs(const PackedBatch& packed) {
       for (const RangeColumn& column : planned.ranges->columns) {
         for (std::int64_t t = 0; t < planned.ranges->queries.count; ++t) {
           for (std::int64_t j = column.begin[t]; j < column.end[t]; ++j) {
-            const bool is_new =
-                pairs
-                    .insert({planned.slice->row + t,
-                             row_of(packed.batch.sequences[i], column.level, j)})
-                    .second;
+            const bool is_new = pairs
+                                    .insert({planned.slice->row + t,
+                                             row_of(packed.batch.sequences[i], column.level, j)})
+                                    .second;
             EXPECT_TRUE(is_new) << "ranges overlap";
           }
         }
@@ -115,8 +114,7 @@ void expect_side(const HostPackedPlan& plan, const std::vector<kernels::PackedTi
           } else {
             const int word = tiles_are_queries ? (other - column.begin) / 64 : column.mask_word;
             const int bit = tiles_are_queries ? (other - column.begin) % 64 : i;
-            ASSERT_TRUE(mask_places
-                            .insert({{query, key}, {column.mask_row + nth, 64 * word + bit}})
+            ASSERT_TRUE(mask_places.insert({{query, key}, {column.mask_row + nth, 64 * word + bit}})
                             .second);
           }
         }
@@ -164,7 +162,7 @@ TEST(PackedPlan, BothSidesHoldEveryVisiblePairOnce) {
             expected.contains({suffix.row, context + static_cast<std::int64_t>(key)});
         ASSERT_EQ(masks.key_nodes[key], is_shown ? -1 : nodes[key]);
         ASSERT_TRUE(places_by_key.contains(
-            {static_cast<int>(suffix.row), static_cast<int>(context + static_cast<std::int64_t>(key))}));
+            {static_cast<int>(suffix.row), static_cast<int>(context) + static_cast<int>(key)}));
       }
     }
   }
@@ -182,11 +180,35 @@ TEST(PackedPlan, RefusesQueriesThatDifferInWhatTheyAlwaysSee) {
   window.kind = StaticRule::Kind::window;
   window.window = 20;
   const BatchSlice& suffix = packed.batch.sequences[0].slices[1];
-  packed.slices.push_back({{&suffix,
-                            std::make_shared<const RangeTable>(
-                                visible_ranges(layout, window, suffix.entries)),
-                            true}});
+  packed.slices.push_back(
+      {{&suffix, std::make_shared<const RangeTable>(visible_ranges(layout, window, suffix.entries)),
+        true}});
   EXPECT_FALSE(plan_packed(packed.batch, packed.slices).has_value());
+}
+
+TEST(PackedPlan, RefusesMoreNodesThanTheKernelHasBitsFor) {
+  const auto is_planned = [](std::int64_t num_chunks) {
+    const std::int64_t num_raw = 2 * num_chunks;
+    const Layout layout =
+        build({ChunkSizes{{2}}, 0}, {std::vector<std::uint8_t>(num_raw, 1)});  // no sinks
+    EXPECT_EQ(layout.num_nodes(0), num_chunks);
+    PackedBatch packed;
+    BatchSequence sequence;
+    sequence.layout = &layout;
+    sequence.slices = {{{kRawLevel, 0, num_raw}, 0, false},
+                       {{0, 0, num_chunks}, num_raw, false},
+                       {{kRawLevel, num_raw, 3}, num_raw + num_chunks, true}};
+    packed.batch.sequences.push_back(sequence);
+    StaticRule rule;
+    rule.kind = StaticRule::Kind::local;
+    const BatchSlice& suffix = packed.batch.sequences[0].slices[2];
+    packed.slices.push_back(
+        {{&suffix, std::make_shared<const RangeTable>(visible_ranges(layout, rule, suffix.entries)),
+          true}});
+    return plan_packed(packed.batch, packed.slices).has_value();
+  };
+  EXPECT_TRUE(is_planned(kernels::kMaxSelectBits / 2));  // chunks and their gists
+  EXPECT_FALSE(is_planned(kernels::kMaxSelectBits / 2 + 1));
 }
 
 }  // namespace

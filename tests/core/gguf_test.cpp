@@ -65,7 +65,7 @@ TEST_F(GgufSample, ReadsEveryKindOfMetadata) {
   EXPECT_EQ(file_.get_strings("kind.strings"), (std::vector<std::string>{"a", "", "Ġthe"}));
   EXPECT_EQ(file_.get_ints("kind.ints"), (std::vector<std::int64_t>{-1, 0, 7}));
   EXPECT_EQ(file_.get_ints("kind.bytes"), (std::vector<std::int64_t>{1, 2, 255}));
-  EXPECT_EQ(value("kind.floats"), GgufValue(std::vector<double>{0.25, -2.0}));
+  EXPECT_EQ(file_.get_floats("kind.floats"), (std::vector<double>{0.25, -2.0}));
   EXPECT_EQ(value("kind.bools"), GgufValue(std::vector<bool>{true, false, true}));
 }
 

@@ -94,8 +94,7 @@ TEST(Compare, PeakMemoryIsThatOfOnePolicy) {
     }
     return peak;
   };
-  if (peak_memory_bytes() == 0 || !reset_peak_memory())
-    GTEST_SKIP() << "this system does not tell";
+  if (peak_memory_bytes() == 0 || !reset_peak_memory()) GTEST_SKIP() << "this system does not tell";
   const auto alone = peak_of_streaming({"streaming:tokens=64"});
   const auto between = peak_of_streaming({"full", "streaming:tokens=64", "meanpool@8"});
   EXPECT_LT(between - alone, store_bytes / 2);

@@ -320,8 +320,7 @@ TEST(Session, AQuestionBeyondTheTrainedWindowIsRefused) {
 }
 
 TEST(Session, WithoutALimitAnswersEndWithTheWindow) {
-  Session session =
-      make_session("full", chatml(), test::load_tiny_model({.trained_window = 128}));
+  Session session = make_session("full", chatml(), test::load_tiny_model({.trained_window = 128}));
   const Answer answer = session.ask("Who?", {});
   EXPECT_GT(answer.num_tokens, 0);
   EXPECT_LE(answer.num_prompt_tokens + answer.num_tokens, 128);

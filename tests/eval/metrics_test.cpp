@@ -28,7 +28,7 @@ TEST(Metrics, OfPairsWorkedOutByHand) {
   const std::vector<Case> cases = {
       {"Paris", {"paris"}, 1, 1, 1},
       {"in Paris", {"Paris"}, 0, 2.0 / 3, 1},
-      {"Paris", {"the city of Paris"}, 0, 0.5, 0},        // precision 1, recall 1 / 3
+      {"Paris", {"the city of Paris"}, 0, 0.5, 0},         // precision 1, recall 1 / 3
       {"red red blue", {"red blue blue"}, 0, 2.0 / 3, 0},  // one red and one blue in common
       {"London", {"Paris", "London town"}, 0, 2.0 / 3, 0},
       {"", {"Paris"}, 0, 0, 0},

@@ -52,6 +52,12 @@ at::Tensor logits(const std::shared_ptr<const Model>& model) {
   return runner.run(at::arange(60, 72, at::kLong));
 }
 
+/// Where the result of a merge goes: a file for GGUF, a directory otherwise.
+std::filesystem::path result_in(const test::TempDir& folder, const std::filesystem::path& source,
+                                const std::string& name) {
+  return folder.path() / (std::filesystem::is_directory(source) ? name : name + ".gguf");
+}
+
 class Merge : public testing::TestWithParam<const char*> {};
 
 TEST_P(Merge, GivesTheLogitsOfBaseAndAdapter) {
@@ -61,9 +67,9 @@ TEST_P(Merge, GivesTheLogitsOfBaseAndAdapter) {
   const Adapter adapter = random_adapter(*base);
   const auto adapted = base->with_adapter(adapter);
   const test::TempDir folder;
-  const auto out = folder.path() / (std::filesystem::is_directory(source) ? "merged" : "merged.gguf");
+  const auto out = result_in(folder, source, "merged");
 
-  save_merged(*adapted, source, out, at::kFloat);
+  save_merged(*adapted, source, out, {.dtype = at::kFloat});
   save_gists(adapter, out, gists_path(out), at::kFloat);
 
   const auto merged = Model::load(out, {.dtype = at::kFloat});
@@ -85,11 +91,81 @@ INSTANTIATE_TEST_SUITE_P(, Merge,
                            return name;
                          });
 
+class MergeMark : public testing::TestWithParam<const char*> {
+ protected:
+  /// Writes a model and reads it again.
+  std::shared_ptr<const Model> merged(const Model& model, const std::filesystem::path& source,
+                                      const std::string& name, const MergeOptions& options) const {
+    save_merged(model, source, result_in(folder_, source, name), options);
+    return Model::load(result_in(folder_, source, name), {.dtype = at::kFloat});
+  }
+
+  test::TempDir folder_;
+  std::filesystem::path source_ = source_of(GetParam());
+  std::shared_ptr<const Model> base_ = test::load_test_model(GetParam());
+  Adapter adapter_ = random_adapter(*base_);
+};
+
+TEST_P(MergeMark, RefusesAdaptersOfTheBase) {
+  const auto marked = merged(*base_->with_adapter(adapter_), source_, "merged", {});
+  EXPECT_EQ(marked->config().merged_adapter.size(), 64U);
+  EXPECT_NE(marked->fingerprint(), base_->fingerprint());
+  EXPECT_THAT(error_of([&] { (void)marked->with_adapter(adapter_); }),
+              IsError(ErrorKind::input, "was trained on the base " + base_->fingerprint()));
+}
+
+TEST_P(MergeMark, DependsOnTheUpdatesAndNotOnTheDtype) {
+  const auto adapted = base_->with_adapter(adapter_);
+  const std::string fingerprint = merged(*adapted, source_, "bf16", {})->fingerprint();
+  EXPECT_EQ(merged(*adapted, source_, "f32", {.dtype = at::kFloat})->fingerprint(), fingerprint);
+  Adapter other = adapter_;
+  other.info.lora_alpha *= 2;
+  EXPECT_NE(merged(*base_->with_adapter(other), source_, "scale", {})->fingerprint(), fingerprint);
+  other = adapter_;
+  LoraFactors& factors = other.loras.begin()->second;
+  factors.b = factors.b.clone();
+  factors.b[0][0].add_(1);
+  EXPECT_NE(merged(*base_->with_adapter(other), source_, "value", {})->fingerprint(), fingerprint);
+}
+
+TEST_P(MergeMark, StaysOffWhereNoWeightChanges) {
+  Adapter gists = adapter_;
+  gists.loras.clear();
+  const auto copy = merged(*base_->with_adapter(gists), source_, "copy", {});
+  EXPECT_TRUE(copy->config().merged_adapter.empty());
+  EXPECT_EQ(copy->fingerprint(), base_->fingerprint());
+}
+
+TEST_P(MergeMark, NamesNewWeights) {
+  const auto scaled = base_->with_weights(
+      [](const at::Tensor& weight) { return weight.dim() > 1 ? weight.mul(1.01) : weight; });
+  const auto marked = merged(*scaled, source_, "trained", {.has_new_weights = true});
+  EXPECT_NE(marked->fingerprint(), base_->fingerprint()) << "although the norms are the same";
+}
+
+TEST_P(MergeMark, TakesTheNextOneOnTop) {
+  const auto once = merged(*base_->with_adapter(adapter_), source_, "once", {});
+  const auto path = result_in(folder_, source_, "once");
+  Adapter next = adapter_;
+  next.info.base_fingerprint = once->fingerprint();
+  const auto twice = merged(*once->with_adapter(next), path, "twice", {});
+  EXPECT_EQ(twice->config().merged_adapter.size(), 64U);
+  EXPECT_NE(twice->config().merged_adapter, once->config().merged_adapter);
+  EXPECT_NE(twice->fingerprint(), base_->fingerprint());
+  // A copy of a merged model is that model.
+  EXPECT_EQ(merged(*once, path, "copy", {})->fingerprint(), once->fingerprint());
+}
+
+INSTANTIATE_TEST_SUITE_P(, MergeMark, testing::Values("llama", "llama-f32"),
+                         [](const auto& param_info) {
+                           return std::string(param_info.param) == "llama" ? "directory" : "gguf";
+                         });
+
 TEST(MergeFile, KeepsMetadataAndTensorsOfGguf) {
   const auto source = source_of("llama-gqa-f16");
   const auto base = test::load_test_model("llama-gqa-f16");
   const test::TempDir folder;
-  save_merged(*base, source, folder.path() / "copy.gguf", at::kHalf);
+  save_merged(*base, source, folder.path() / "copy.gguf", {.dtype = at::kHalf});
   const auto before = core::GgufFile::open(source);
   const auto after = core::GgufFile::open(folder.path() / "copy.gguf");
   EXPECT_TRUE(before.metadata() == after.metadata());
@@ -109,9 +185,9 @@ TEST(MergeFile, RefusesToOverwrite) {
   const auto source = source_of("llama");
   const test::TempDir folder;
   test::write_bytes(folder.path() / "mine.txt", "text");
-  EXPECT_THAT(error_of([&] { save_merged(*base, source, source, at::kFloat); }),
+  EXPECT_THAT(error_of([&] { save_merged(*base, source, source, {}); }),
               IsError(ErrorKind::input, "itself"));
-  EXPECT_THAT(error_of([&] { save_merged(*base, source, folder.path(), at::kFloat); }),
+  EXPECT_THAT(error_of([&] { save_merged(*base, source, folder.path(), {}); }),
               IsError(ErrorKind::input, "new folder"));
   EXPECT_EQ(test::read_bytes(folder.path() / "mine.txt"), "text");
 }

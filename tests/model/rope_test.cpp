@@ -73,12 +73,13 @@ TEST(Rope, KeepsTheDtypeAndRoundsOnce) {
   const at::Tensor half = x.to(at::kBFloat16);
   const at::Tensor rotated = apply_rope(half, table, half.size(1));
   EXPECT_EQ(rotated.scalar_type(), at::kBFloat16);
-  EXPECT_TRUE(rotated.equal(apply_rope(half.to(at::kFloat), table, half.size(1)).to(at::kBFloat16)));
+  EXPECT_TRUE(
+      rotated.equal(apply_rope(half.to(at::kFloat), table, half.size(1)).to(at::kBFloat16)));
 }
 
 TEST(Rope, LeavesOtherHeadsAloneAndTurnsGradientsBack) {
-  const RopeTable table = rope_table(at::arange(5, at::kLong),
-                                     rope_inv_freq(config_of(RopeScaling::Kind::none)), 1);
+  const RopeTable table =
+      rope_table(at::arange(5, at::kLong), rope_inv_freq(config_of(RopeScaling::Kind::none)), 1);
   const at::Tensor x = at::randn({5, 3, 64}).requires_grad_(true);
   const at::Tensor rotated = apply_rope(x, table, 2);
   EXPECT_TRUE(rotated.narrow(1, 2, 1).equal(x.narrow(1, 2, 1)));

@@ -2,7 +2,8 @@
 
 usage: hostile_gguf_vocabularies.py OUT_DIR
 
-Every file is named after the word that the error message has to contain; good.gguf is not damaged.
+Every file is named after the word that the error message has to contain; good.gguf and
+good sentencepiece.gguf are not damaged.
 """
 
 import sys
@@ -19,6 +20,32 @@ def metadata():
     return {
         "model": "gpt2", "pre": "gpt-2", "tokens": tokens, "merges": ["a b"],
         "token_type": [1] * (len(tokens) - 1) + [3], "bos_token_id": len(tokens) - 1, "eos_token_id": len(tokens) - 1,
+    }
+
+
+def sentencepiece_metadata():
+    tokens = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *LETTERS, "ab"]
+    return {
+        "model": "llama", "tokens": tokens, "scores": [-float(i) for i in range(len(tokens))],
+        "token_type": [2, 3] + [6] * 256 + [1] * (len(tokens) - 258), "bos_token_id": 1,
+    }
+
+
+def sentencepiece_damages():
+    good = sentencepiece_metadata()
+    tokens, scores = good["tokens"], good["scores"]
+    without_byte = [token.replace("<0x4A>", "jay") for token in tokens]
+    return {
+        "good sentencepiece": {},
+        "ggml.scores' is missing": {"scores": None},
+        "ggml.scores' is an array of strings": {"scores": ["0"] * len(tokens)},
+        "tokens but 3 scores": {"scores": scores[:3]},
+        "score of token 300 is not a number": {"scores": scores[:300] + [float("nan")] + scores[301:]},
+        "token <0x4A> is missing": {"tokens": without_byte},
+        "token <0x00> is missing": {"token_type": [2, 3] + [3] * 256 + [1] * (len(tokens) - 258)},
+        "at most 1024 are read": {"tokens": tokens[:-1] + ["a" * 1025]},
+        "tokens but 2 token types": {"token_type": [1, 3]},
+        "bos_token_id is 9000": {"bos_token_id": 9000},
     }
 
 
@@ -43,7 +70,7 @@ def main():
     missing = None
     damages = {
         "good": {},
-        "'llama'": {"model": "llama"},
+        "'t5'": {"model": "t5"},
         "'martian'": {"pre": "martian"},
         "tokenizer.ggml.model": {"model": missing},
         "tokenizer.ggml.tokens": {"tokens": missing},
@@ -57,9 +84,10 @@ def main():
         "eos_token_id": {"eos_token_id": 1000},
         "eot_token_id": {"eot_token_id": 2**31},
     }
-    for word, damage in damages.items():
-        fields = {key: value for key, value in {**metadata(), **damage}.items() if value is not missing}
-        write(str(out / f"{word}.gguf"), fields)
+    for good, cases in ((metadata(), damages), (sentencepiece_metadata(), sentencepiece_damages())):
+        for word, damage in cases.items():
+            fields = {key: value for key, value in {**good, **damage}.items() if value is not missing}
+            write(str(out / f"{word}.gguf"), fields)
 
 
 if __name__ == "__main__":

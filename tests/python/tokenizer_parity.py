@@ -2,8 +2,9 @@
 
 usage: tokenizer_parity.py TOKENIZER_JSON OUT
 
-OUT holds records of four parts: byte length of a text, the text, number of its ids, the ids (lengths
-and ids are little-endian 32-bit integers). The texts are the same in every run of one Python.
+OUT holds records of six parts: byte length of a text, the text, number of its ids, the ids, byte
+length of the text that decodes from them, that text (lengths and ids are little-endian 32-bit
+integers). The texts are the same in every run of one Python.
 """
 
 import random
@@ -101,7 +102,9 @@ def main():
         for text, encoding in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False)):
             data = text.encode()
             ids = encoding.ids
+            decoded = tokenizer.decode(ids, skip_special_tokens=False).encode()
             out.write(struct.pack("<I", len(data)) + data + struct.pack(f"<I{len(ids)}i", len(ids), *ids))
+            out.write(struct.pack("<I", len(decoded)) + decoded)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 // Damaged vocabularies: every one is refused in one line or works, and nothing crashes.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -199,6 +200,85 @@ TEST_F(HostileTokenizer, RandomChangesOfBytes) {
   EXPECT_GT(num_refused, 200);
 }
 
+/// As Llama 2's, with few tokens.
+json small_sentencepiece() {
+  json vocab = {{"<unk>", 0}, {"<s>", 1}};
+  for (int byte = 0; byte < 256; ++byte) vocab[fmt::format("<0x{:02X}>", byte)] = 2 + byte;
+  for (const char* token : {"▁", "a", "b", "▁a", "ab", "▁ab"}) {
+    const auto id = vocab.size();
+    vocab[token] = id;
+  }
+  const auto replace = [](const char* from, const char* to) {
+    return json{{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
+  };
+  const json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
+  const json prepend = {{"type", "Prepend"}, {"prepend", "▁"}};
+  return {
+      {"added_tokens", {{{"id", 1}, {"content", "<s>"}, {"special", true}}}},
+      {"normalizer", {{"type", "Sequence"}, {"normalizers", {prepend, replace(" ", "▁")}}}},
+      {"pre_tokenizer", nullptr},
+      {"decoder",
+       {{"type", "Sequence"},
+        {"decoders",
+         {replace("▁", " "), json{{"type", "ByteFallback"}}, json{{"type", "Fuse"}}, strip}}}},
+      {"model",
+       {{"type", "BPE"},
+        {"byte_fallback", true},
+        {"vocab", vocab},
+        {"merges", {"a b", "▁ ab", "▁ a"}}}},
+  };
+}
+
+TEST_F(HostileTokenizer, EveryDamageOfASentencePieceVocabularyIsNamed) {
+  const auto good = small_sentencepiece();
+  const auto tokenizer = load(good.dump());
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode("ab ba\né")), "ab ba\né");
+  const auto metaspace = [](const json& changes) {
+    json step = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}};
+    step.update(changes);
+    return step;
+  };
+  const json byte_level = {{"type", "ByteLevel"}};
+  const std::string normalizer = "/normalizer/normalizers";
+  const std::string decoder = "/decoder/decoders";
+  struct Damage {
+    std::string pointer;
+    json value;
+    const char* message;
+  };
+  const Damage damages[] = {
+      {"/model/vocab/<0x41>", 0, "same id"},
+      {"/model/vocab", {{"<unk>", 0}, {"a", 1}, {"b", 2}, {"<s>", 3}}, "in the vocabulary"},
+      {"/model/merges/-", "a zz", "'zz'"},
+      {"/model/merges/-", "ab", "not two tokens"},
+      {"/normalizer", nullptr, "nothing writes '▁'"},
+      {"/normalizer", {{"type", "Lowercase"}}, "'Lowercase'"},
+      {normalizer + "/0/prepend", "x", "Prepend"},
+      {normalizer + "/1/content", "_", "Replace"},
+      {normalizer + "/1/pattern", {{"Regex", " "}}, "Replace"},
+      {normalizer + "/1/pattern", 3, "'pattern'"},
+      {"/pre_tokenizer", byte_level, "byte_fallback"},
+      {"/pre_tokenizer", metaspace({{"replacement", "_"}}), "Metaspace"},
+      {"/pre_tokenizer", metaspace({{"prepend_scheme", "second"}}), "'second'"},
+      {"/pre_tokenizer", metaspace({{"split", 1}}), "'split'"},
+      {"/decoder", byte_level, "'ByteLevel'"},
+      {decoder + "/0/content", "_", "Replace"},
+      {decoder + "/3/start", 2, "Strip"},
+      {decoder + "/3/stop", 1, "Strip"},
+      {decoder + "/3/content", "x", "Strip"},
+  };
+  for (const auto& damage : damages) {
+    auto damaged = good;
+    damaged[json::json_pointer(damage.pointer)] = damage.value;
+    EXPECT_THAT(error_of([&] { load(damaged.dump()); }), IsError(ErrorKind::input, damage.message))
+        << damage.pointer << " = " << damage.value;
+  }
+  auto without_byte = good;
+  without_byte["model"]["vocab"].erase("<0xE9>");
+  EXPECT_THAT(error_of([&] { load(without_byte.dump()); }),
+              IsError(ErrorKind::input, "token <0xE9> is missing"));
+}
+
 TEST(HostileGgufVocabulary, EveryDamageIsNamed) {
   const TempDir temp;
   run_python("hostile_gguf_vocabularies.py", {temp.path()});
@@ -209,11 +289,13 @@ TEST(HostileGgufVocabulary, EveryDamageIsNamed) {
     ++num_files;
     if (word == "good") {
       EXPECT_EQ(load().encode("cab").size(), 2u);
+    } else if (word == "good sentencepiece") {
+      EXPECT_EQ(load().encode("cab").size(), 3u);
     } else {
       EXPECT_THAT(error_of(load), IsError(ErrorKind::input, word));
     }
   }
-  EXPECT_GE(num_files, 14);
+  EXPECT_GE(num_files, 24);
 }
 
 }  // namespace

@@ -52,9 +52,12 @@ TEST(TokenizerVectors, Gpt2) { check_vectors(tokenizer_data(""), "ggml-vocab-gpt
 
 TEST(TokenizerVectors, Qwen2) { check_vectors(tokenizer_data(""), "ggml-vocab-qwen2.gguf"); }
 
-TEST(TokenizerVectors, Llama3) {
+TEST(TokenizerVectors, Phi3) { check_vectors(tokenizer_data(""), "ggml-vocab-phi-3.gguf"); }
+
+TEST(TokenizerVectors, Llama2And3) {
   const auto dir = extra_test_data();
   if (!dir) GTEST_SKIP() << "the licence keeps the vocabulary out of the repository: GSA_TEST_DATA";
+  check_vectors(*dir / "llama_cpp_vocab", "ggml-vocab-llama-spm.gguf");
   check_vectors(*dir / "llama_cpp_vocab", "ggml-vocab-llama-bpe.gguf");
 }
 
@@ -64,24 +67,37 @@ std::int32_t read_int(std::istream& in) {
   return value;
 }
 
+std::string read_text(std::istream& in) {
+  std::string text(static_cast<std::size_t>(read_int(in)), '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  return text;
+}
+
 /// Index of the first byte or id that differs, to keep the report of a failure short.
 std::size_t first_difference(const auto& a, const auto& b) {
   return static_cast<std::size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
 }
 
+enum class Compared { ids, ids_and_text };
+
 /// Compares ids, and the text that decodes from them, with the package's for one tokenizer.json.
-void check_parity(const Tokenizer& tokenizer, const fs::path& tokenizer_json) {
+void check_parity(const Tokenizer& tokenizer, const fs::path& tokenizer_json,
+                  Compared compared = Compared::ids_and_text) {
   const TempDir temp;
   run_python("tokenizer_parity.py", {tokenizer_json, temp / "records"});
   std::ifstream records(temp / "records", std::ios::binary);
   std::size_t num_bytes = 0;
   int num_wrong = 0;
   while (records.peek() != std::ifstream::traits_type::eof()) {
-    std::string text(static_cast<std::size_t>(read_int(records)), '\0');
-    records.read(text.data(), static_cast<std::streamsize>(text.size()));
+    const auto text = read_text(records);
     std::vector<std::int32_t> expected(static_cast<std::size_t>(read_int(records)));
     for (auto& id : expected) id = read_int(records);
+    const auto decoded = read_text(records);
     num_bytes += text.size();
+    if (compared == Compared::ids_and_text) {
+      EXPECT_TRUE(tokenizer.decode(expected, /*skip_special=*/false) == decoded)
+          << decoded.substr(0, 40) << "...";
+    }
 
     const auto ids = tokenizer.encode(text, {.parse_special = true});
     if (ids == expected) continue;
@@ -129,10 +145,36 @@ TEST(TokenizerParity, SmolLm2OfBothFormats) {
   EXPECT_EQ(from_directory.encode(text), from_gguf.encode(text));
 }
 
+/// `spaces`: see sentencepiece_json_from_gguf.py.
+class SentencePieceParity : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SentencePieceParity, Phi3) {
+  const TempDir temp;
+  unpack(tokenizer_data("ggml-vocab-phi-3.gguf.xz"), temp / "phi-3.gguf");
+  run_python("sentencepiece_json_from_gguf.py", {temp / "phi-3.gguf", GetParam(), temp / "model"});
+  const auto tokenizer = Tokenizer::from_directory(temp / "model");
+  check_parity(tokenizer, temp / "model" / "tokenizer.json");
+  const auto from_gguf = Tokenizer::from_gguf(core::GgufFile::open(temp / "phi-3.gguf"));
+  EXPECT_EQ(tokenizer.digest(), from_gguf.digest());
+  EXPECT_EQ(tokenizer.end_of_turn_ids(), from_gguf.end_of_turn_ids());
+  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    ASSERT_EQ(tokenizer.word_starts()[id], from_gguf.word_starts()[id]) << id;
+  }
+  if (std::string_view(GetParam()) != "prepend") return;
+  const auto text = core::read_file(fs::path(GSA_TEST_PYTHON_DIR) / "tokenizer_parity.py");
+  EXPECT_EQ(tokenizer.encode(text, {true, true}), from_gguf.encode(text, {true, true}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Spaces, SentencePieceParity,
+                         ::testing::Values("prepend", "always", "first", "never", "split"),
+                         [](const auto& info) { return std::string(info.param); });
+
 TEST(TokenizerParity, AddedTokensOfEveryKind) {
   const TempDir temp;
   run_python("small_tokenizer.py", {temp / "model"});
-  check_parity(Tokenizer::from_directory(temp / "model"), temp / "model" / "tokenizer.json");
+  // The package takes an added token that happens to be spelled in the byte alphabet for bytes.
+  check_parity(Tokenizer::from_directory(temp / "model"), temp / "model" / "tokenizer.json",
+               Compared::ids);
 }
 
 TEST(TokenizerDigest, IsThatOfTheVocabularyNotOfTheFormat) {

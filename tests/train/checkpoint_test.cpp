@@ -19,7 +19,8 @@ using test::error_of;
 using test::IsError;
 
 NamedTensors random_tensors() {
-  return {{"parameter.a", at::randn({3, 4})}, {"moment.a", at::randn({3, 4})},
+  return {{"parameter.a", at::randn({3, 4})},
+          {"moment.a", at::randn({3, 4})},
           {"parameter.b", at::randn({5})}};
 }
 
@@ -36,8 +37,12 @@ bool equal(const NamedTensors& a, const NamedTensors& b) {
 }
 
 RunState state_at(std::int64_t step) {
-  return {.step = step, .next_row = step * 8, .num_tokens = 1000 * step, .num_raw = 900 * step,
-          .seconds = 0.1 * static_cast<double>(step), .mean_loss = 1.0 / 3};
+  return {.step = step,
+          .next_row = step * 8,
+          .num_tokens = 1000 * step,
+          .num_raw = 900 * step,
+          .seconds = 0.1 * static_cast<double>(step),
+          .mean_loss = 1.0 / 3};
 }
 
 class CheckpointTest : public testing::Test {
@@ -73,9 +78,20 @@ TEST_F(CheckpointTest, GivesBackWhatWasSaved) {
 
 TEST_F(CheckpointTest, KeepsTheNewestTwo) {
   const Checkpoints checkpoints(folder.path(), "recipe");
-  for (const std::int64_t step : {9, 10, 11, 100}) checkpoints.save(state_at(step), random_tensors());
+  for (const std::int64_t step : {9, 10, 11, 100})
+    checkpoints.save(state_at(step), random_tensors());
   EXPECT_EQ(num_files(), 2);
   EXPECT_EQ(checkpoints.restore(random_tensors())->step, 100);
+}
+
+TEST_F(CheckpointTest, RemovesWhatAKilledProcessLeftHalfWritten) {
+  const Checkpoints checkpoints(folder.path(), "recipe");
+  test::write_bytes(file(3).string() + ".4711-0.tmp", "half");
+  test::write_bytes(folder.path() / "notes.tmp", "mine");
+  EXPECT_FALSE(checkpoints.any());
+  checkpoints.save(state_at(4), random_tensors());
+  EXPECT_EQ(num_files(), 2);
+  EXPECT_TRUE(std::filesystem::exists(folder.path() / "notes.tmp"));
 }
 
 TEST_F(CheckpointTest, EveryDamageIsFoundAndTheOlderOneTaken) {

@@ -1,4 +1,5 @@
-// One process of the runs that communicator_test.cpp starts through mpirun. usage: communicator_peer CASE
+// One process of the runs that communicator_test.cpp starts through mpirun. usage:
+// communicator_peer CASE
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>

@@ -124,7 +124,8 @@ Finished run_peers(const std::string& name, int num_processes, const std::string
       GSA_MPIEXEC, num_processes, options, GSA_COMMUNICATOR_PEER, name, (dir / "log").string());
   const int status = ::system(command.c_str());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, core::read_file(dir / "log"), seconds.count()};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, core::read_file(dir / "log"),
+          seconds.count()};
 }
 
 class Mpi : public LaunchTest, public testing::WithParamInterface<int> {};

@@ -46,8 +46,7 @@ class RowLoss {
   RowLoss(const Case& test_case, Trained trained)
       : base_(test::load_test_model("llama-gqa")), trained_(base_, options(trained)) {
     core::Rng rng(29);
-    const Example example =
-        random_example(rng, test_case.piece_lens, test_case.num_suffixes);
+    const Example example = random_example(rng, test_case.piece_lens, test_case.num_suffixes);
     rows_ = pack_rows({&example, 1}, std::vector{attention::PolicySpec::parse(test_case.policy)},
                       base_->tokenizer().word_starts());
     const at::NoGradGuard no_grad;
@@ -160,9 +159,8 @@ TEST(RecomputeRefuses, WhatCountsTheRuns) {
     PackedRows rows = pack_rows({&example, 1}, std::vector{attention::PolicySpec::parse(policy)},
                                 base->tokenizer().word_starts());
     rows.batch.sequences[0].store = store;
-    return test::error_of([&] {
-      trained.model()->forward(rows.batch, {.rows = {}, .recompute = true});
-    });
+    return test::error_of(
+        [&] { trained.model()->forward(rows.batch, {.rows = {}, .recompute = true}); });
   };
   attention::KvStore store(base->kv_shape(1));
   EXPECT_FALSE(error("gsa@8", nullptr));

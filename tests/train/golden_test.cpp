@@ -28,8 +28,7 @@ class Golden {
     test::run_python("../twin/golden.py", {test::models_dir(), GSA_TEST_GOLDEN_DIR});
     metadata_ = core::SafetensorsFile::open(path_).metadata();
     std::istringstream words(text("policies"));
-    for (std::string word; words >> word;)
-      policies.push_back(attention::PolicySpec::parse(word));
+    for (std::string word; words >> word;) policies.push_back(attention::PolicySpec::parse(word));
   }
 
   const std::string& text(const std::string& key) const { return metadata_.at(key); }
@@ -73,6 +72,16 @@ class Golden {
     return adapter;
   }
 
+  OptimizerOptions optimizer_options() const {
+    return {.lr = number("lr"),
+            .gist_lr = number("gist_lr"),
+            .weight_decay = number("weight_decay"),
+            .beta1 = number("beta1"),
+            .beta2 = number("beta2"),
+            .epsilon = number("epsilon"),
+            .max_norm = number("max_norm")};
+  }
+
   std::vector<attention::PolicySpec> policies;
 
  private:
@@ -103,15 +112,7 @@ TEST_P(GoldenRun, EqualsTheTwin) {
   parameter_options.trained = parse_trained(golden.text("trained"));
   parameter_options.rank = std::stol(golden.text("rank"));
   const TrainedModel trained(base, parameter_options, &start);
-  OptimizerOptions options;
-  options.lr = golden.number("lr");
-  options.gist_lr = golden.number("gist_lr");
-  options.weight_decay = golden.number("weight_decay");
-  options.beta1 = golden.number("beta1");
-  options.beta2 = golden.number("beta2");
-  options.epsilon = golden.number("epsilon");
-  options.max_norm = golden.number("max_norm");
-  Optimizer optimizer(trained.parameters(), options);
+  Optimizer optimizer(trained.parameters(), golden.optimizer_options());
   const Schedule schedule{std::stol(golden.text("num_steps")), golden.number("warmup")};
 
   const at::Tensor losses = golden.tensor("losses"), norms = golden.tensor("norms");

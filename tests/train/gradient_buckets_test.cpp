@@ -153,8 +153,8 @@ TEST(GradientBuckets, SendEveryBucketInTheSameOrderIfParametersTakeNoPart) {
   EXPECT_EQ(some.sent, all.sent);
   for (std::size_t i = 0; i < chain.weights.size(); ++i) {
     const at::Tensor& weight = chain.weights[i];
-    EXPECT_TRUE(at::equal(weight.grad(), i == 2 ? 2 * num_processes * weight.detach()
-                                                : at::zeros_like(weight)));
+    EXPECT_TRUE(at::equal(weight.grad(),
+                          i == 2 ? 2 * num_processes * weight.detach() : at::zeros_like(weight)));
   }
 }
 

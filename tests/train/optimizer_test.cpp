@@ -93,8 +93,8 @@ TEST(Optimizer, ChangesNothingIfAGradientIsNotFinite) {
   };
   set_gradients();
   optimizer.step(0, 1);
-  for (const double bad : {std::numeric_limits<double>::quiet_NaN(),
-                           std::numeric_limits<double>::infinity()}) {
+  for (const double bad :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     std::vector<at::Tensor> before;
     for (const Parameter& parameter : parameters)
       before.push_back(parameter.tensor.detach().clone());

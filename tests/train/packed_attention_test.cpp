@@ -14,7 +14,8 @@
 #include "core/rng.h"
 #include "train/rows.h"
 
-// The kernels for whole batches against the composite of LibTorch operations, which the same batch in f32 takes.
+// The kernels for whole batches against the composite of LibTorch operations, which the same batch
+// in f32 takes.
 namespace gsa::train {
 namespace {
 
@@ -105,9 +106,9 @@ INSTANTIATE_TEST_SUITE_P(
     Layouts, PackedOnGpu,
     testing::Values(Case{"", "", 300, 1, 0, {9, 3, 64}}, Case{"", "", 200, 3, 4, {9, 3, 64}},
                     Case{"8", "", 400, 1, 0, {9, 3, 64}}, Case{"16", "", 500, 4, 0, {4, 4, 64}},
-                    Case{"4-4", "", 400, 2, 0, {9, 3, 64}}, Case{"2-2-2", "", 200, 3, 0, {8, 2, 128}},
-                    Case{"8", "", 400, 4, 5, {9, 3, 64}}, Case{"16", "", 700, 2, 12, {9, 3, 64}},
-                    Case{"4-4", "", 400, 3, 5, {9, 3, 64}},
+                    Case{"4-4", "", 400, 2, 0, {9, 3, 64}},
+                    Case{"2-2-2", "", 200, 3, 0, {8, 2, 128}}, Case{"8", "", 400, 4, 5, {9, 3, 64}},
+                    Case{"16", "", 700, 2, 12, {9, 3, 64}}, Case{"4-4", "", 400, 3, 5, {9, 3, 64}},
                     Case{"8-4", "mode=group", 500, 2, 3, {8, 2, 128}},
                     Case{"8", "tokens=64", 400, 3, 4, {9, 3, 64}},
                     Case{"8", "gists=all", 400, 3, 4, {9, 3, 64}},

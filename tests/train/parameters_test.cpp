@@ -175,6 +175,10 @@ TEST(TrainedModel, RefusesAdaptersThatDoNotFit) {
   EXPECT_THAT(error({.rank = 4, .targets = {LoraTarget::q_proj}}, adapter),
               IsError(ErrorKind::input, "down_proj"));
   EXPECT_THAT(error({.trained = Trained::full}, adapter), IsError(ErrorKind::input, "LoRA"));
+  model::Adapter partial = adapter;
+  partial.loras.erase({1, LoraTarget::up_proj});
+  EXPECT_THAT(error({.rank = 4}, partial),
+              IsError(ErrorKind::input, "no LoRA on up_proj of layer 1"));
   const auto other = test::load_test_model("llama");
   EXPECT_THAT(error({.rank = 4}, trained_adapter(other, {.rank = 4})),
               IsError(ErrorKind::input, other->fingerprint()));

@@ -7,9 +7,9 @@
 #include <regex>
 #include <string>
 
+#include "core/file.h"
 #include "support/errors.h"
 #include "support/temp_dir.h"
-#include "core/file.h"
 
 namespace gsa::train {
 namespace {
@@ -30,7 +30,6 @@ int count(const std::string& text, const std::string& part) {
 void expect_well_formed(const std::string& svg) {
   std::vector<std::string> open;
   const std::regex tag(R"(<(/?)(\w+)((?:\s+[\w:-]+="[^"<]*")*)\s*(/?)>)");
-  std::string rest = svg;
   for (std::sregex_iterator it(svg.begin(), svg.end(), tag), end; it != end; ++it) {
     if ((*it)[1].length() > 0) {
       ASSERT_FALSE(open.empty());
@@ -46,7 +45,8 @@ void expect_well_formed(const std::string& svg) {
 
 RunCurves falling_run() {
   RunCurves run{"run <1> & co", {}, {{"full", {}}, {"4-4", {}}}};
-  for (int step = 1; step <= 200; ++step) run.training.emplace_back(step, 3 + 4 * std::exp(-step / 20.0));
+  for (int step = 1; step <= 200; ++step)
+    run.training.emplace_back(step, 3 + 4 * std::exp(-step / 20.0));
   for (int step = 0; step <= 200; step += 50) {
     run.evaluations[0].second.emplace_back(step, 3 + 4 * std::exp(-step / 20.0));
     run.evaluations[1].second.emplace_back(step, 3.5 + 4 * std::exp(-step / 20.0));
@@ -59,8 +59,8 @@ TEST(Plot, DrawsEveryCurveWithItsName) {
   expect_well_formed(svg);
   EXPECT_THAT(svg, HasSubstr("run &lt;1&gt; &amp; co: training (3.0"));
   EXPECT_THAT(svg, HasSubstr("chunks 4-4 (3.500)"));
-  EXPECT_EQ(count(svg, "<polyline"), 4);           // training twice: as it was, and smoothed
-  EXPECT_EQ(count(svg, "<circle"), 2 * 5 + 2);     // points, and one each in the legend
+  EXPECT_EQ(count(svg, "<polyline"), 4);        // training twice: as it was, and smoothed
+  EXPECT_EQ(count(svg, "<circle"), 2 * 5 + 2);  // points, and one each in the legend
   EXPECT_EQ(count(svg, "nan"), 0);
 }
 

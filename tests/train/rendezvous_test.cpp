@@ -105,9 +105,9 @@ TEST_F(RendezvousTest, SaysWhatTheEnvironmentLacks) {
 }
 
 TEST_F(RendezvousTest, NamesTheStoreThatIsNotReached) {
-  EXPECT_THAT(error_of([] { Rendezvous({.rank = 1, .size = 2}, 1s); }),
-              IsError(ErrorKind::resource,
-                      fmt::format("does not reach the others at 127.0.0.1:{}", port)));
+  EXPECT_THAT(
+      error_of([] { Rendezvous({.rank = 1, .size = 2}, 1s); }),
+      IsError(ErrorKind::resource, fmt::format("does not reach the others at 127.0.0.1:{}", port)));
 }
 
 TEST_F(RendezvousTest, NamesTheStoreWhenTheFirstProcessStaysAway) {

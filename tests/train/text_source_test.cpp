@@ -1,13 +1,11 @@
 #include "train/text_source.h"
 
 #include <gtest/gtest.h>
-#include <lzma.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include <functional>
 
 #include "data_files.h"
+#include "support/compress.h"
 #include "support/errors.h"
 #include "support/temp_dir.h"
 #include "train/prepare.h"
@@ -16,43 +14,16 @@
 namespace gsa::train {
 namespace {
 
+using core::TextFile;
 using gsa::test::error_of;
+using gsa::test::gzip;
 using gsa::test::IsError;
 using gsa::test::TempDir;
+using gsa::test::xz;
+using gsa::test::zstd;
 using nlohmann::json;
 using test::random_text;
 using test::write_file;
-
-std::string gzip(const std::string& text) {
-  z_stream stream = {};
-  deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
-  std::string out(deflateBound(&stream, text.size()) + 64, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  stream.avail_in = static_cast<uInt>(text.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
-
-std::string xz(const std::string& text) {
-  std::string out(lzma_stream_buffer_bound(text.size()), '\0');
-  std::size_t size = 0;
-  EXPECT_EQ(lzma_easy_buffer_encode(1, LZMA_CHECK_CRC64, nullptr,
-                                    reinterpret_cast<const std::uint8_t*>(text.data()), text.size(),
-                                    reinterpret_cast<std::uint8_t*>(out.data()), &size, out.size()),
-            LZMA_OK);
-  out.resize(size);
-  return out;
-}
-
-std::string zstd(const std::string& text) {
-  std::string out(ZSTD_compressBound(text.size()), '\0');
-  out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
-  return out;
-}
 
 std::string with_crlf(const std::string& text) {
   std::string out;
@@ -172,8 +143,6 @@ TEST(TextSource, CountsCharacters) {
   EXPECT_EQ(char_offset("aä日x", 2), 3U);
   EXPECT_EQ(char_offset("aä日x", 4), 7U);
   EXPECT_EQ(char_offset("aä日x", 9), 7U);
-  EXPECT_EQ(trimmed(" \n a b\t"), "a b");
-  EXPECT_EQ(trimmed(" \n"), "");
 }
 
 TEST(QaRecord, ReadsEveryForm) {

@@ -40,7 +40,8 @@ class RandomText : public Sampler {
 
 /// One training of a small model with everything it needs.
 struct SmallRun {
-  explicit SmallRun(const std::filesystem::path& out, double lr = 0.01, Trained trained = Trained::lora)
+  explicit SmallRun(const std::filesystem::path& out, double lr = 0.01,
+                    Trained trained = Trained::lora)
       : model(test::load_test_model("llama"), {.trained = trained, .rank = 2}),
         communicator(Communicator::from_environment(at::kCPU)) {
     options.out = out;
@@ -56,8 +57,8 @@ struct SmallRun {
   }
 
   void make() {
-    trainer.emplace(model, sampler,
-                    std::vector<Example>{sampler.row({{}, 64, 1, 0})}, options, *communicator);
+    trainer.emplace(model, sampler, std::vector<Example>{sampler.row({{}, 64, 1, 0})}, options,
+                    *communicator);
   }
   /// Trains until `last_step` is done.
   Outcome run(std::int64_t last_step = num_steps) {
@@ -96,7 +97,8 @@ TEST(Trainer, ResumesBitForBit) {
     EXPECT_EQ(whole.run(), Outcome::finished);
     EXPECT_EQ(whole.losses.size(), static_cast<std::size_t>(num_steps));
 
-    SmallRun first(folder.path() / "parts", 0.01, trained), second(folder.path() / "parts", 0.01, trained);
+    SmallRun first(folder.path() / "parts", 0.01, trained),
+        second(folder.path() / "parts", 0.01, trained);
     EXPECT_EQ(first.run(3), Outcome::interrupted);
     EXPECT_EQ(first.trainer->state().step, 3);
     second.make();
@@ -191,7 +193,8 @@ TEST(Trainer, AFullDiskKeepsTheOldCheckpointAndTheRun) {
   EXPECT_GE(warnings.size(), 4u);
   EXPECT_NE(warnings.at(0).find("no checkpoint at step 3"), std::string::npos) << warnings.at(0);
   EXPECT_EQ(test::read_bytes(file), before);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path() / "checkpoints"), {}), 1);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path() / "checkpoints"), {}),
+            1);
   const test::TempDir undisturbed;
   SmallRun whole(undisturbed.path());
   whole.run();

@@ -10,7 +10,7 @@ namespace {
 [[noreturn]] void not_built() { throw std::logic_error("this build has no CUDA kernels"); }
 }  // namespace
 
-bool has_cuda_kernels() { return false; }
+bool has_cuda_kernels(int) { return false; }
 
 void sm80_bf16_packed_attention(const PackedShape&, const PackedPlan&, const void*, const void*,
                                 const void*, void*, float*, void*) {

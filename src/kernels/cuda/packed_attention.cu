@@ -1,10 +1,9 @@
-#include "kernels/cuda/packed_attention.h"
-
 #include <cmath>
 #include <stdexcept>
 #include <string>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/packed_attention.h"
 #include "kernels/cuda/tensor_core.cuh"
 
 // Four warps take 16 rows of a tile each. Scores never leave registers: the product's result layout
@@ -55,9 +54,7 @@ struct KeyCursor {
   int key;
 
   __device__ KeyCursor(const Problem& p, const PackedTile& tile)
-      : columns(p.plan.query_columns),
-        column_idx(tile.column_begin),
-        column_end(tile.column_end) {
+      : columns(p.plan.query_columns), column_idx(tile.column_begin), column_end(tile.column_end) {
     open();
   }
   __device__ bool done() const { return column_idx >= column_end; }
@@ -87,8 +84,8 @@ __device__ __forceinline__ void load_sights(Sight (&sights)[2], const Problem& p
     sights[i].bits = 0;
     const int row = first_row + 8 * i;
     if (row < num_rows) {
-      sights[i].bits = *static_cast<const std::uint64_t*>(
-          sight_address(p, at.column, row, kv_head, word));
+      sights[i].bits =
+          *static_cast<const std::uint64_t*>(sight_address(p, at.column, row, kv_head, word));
     }
   }
 }
@@ -222,7 +219,8 @@ __global__ __launch_bounds__(kThreads) void forward_kernel(Problem p, bf16* out,
 template <int D>
 __global__ void delta_kernel(const bf16* out, const bf16* grad_out, float* delta,
                              std::int64_t num_places) {
-  const std::int64_t place = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) / 32;
+  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const std::int64_t place = thread / 32;
   if (place >= num_places) return;
   const int lane = threadIdx.x % 32;
   float sum = 0;
@@ -351,8 +349,7 @@ __global__ __launch_bounds__(kThreads) void grad_query_kernel(Problem p, Gradien
     auto* const to = reinterpret_cast<std::uint32_t*>(g.q + place * D);
 #pragma unroll
     for (int j = 0; j < D / 8; ++j) {
-      to[4 * j + lane % 4] =
-          pack(acc[j][2 * i] * p.shape.scale, acc[j][2 * i + 1] * p.shape.scale);
+      to[4 * j + lane % 4] = pack(acc[j][2 * i] * p.shape.scale, acc[j][2 * i + 1] * p.shape.scale);
     }
   }
 }
@@ -420,10 +417,10 @@ __global__ __launch_bounds__(kThreads) void grad_key_value_kernel(Problem p, Gra
       const std::int64_t place = static_cast<std::int64_t>(query) * num_heads + at.head;
       copy_async<4>(&lses[stage][i], g.lse + place, valid);
       copy_async<4>(&deltas[stage][i], g.delta + place, valid);
-      copy_async<8>(&sights[stage][i],
-                    sight_address(p, at.column, query - at.column.begin, kv_head,
-                                  at.column.mask_word),
-                    valid);
+      copy_async<8>(
+          &sights[stage][i],
+          sight_address(p, at.column, query - at.column.begin, kv_head, at.column.mask_word),
+          valid);
     }
   };
 
@@ -471,8 +468,7 @@ __global__ __launch_bounds__(kThreads) void grad_key_value_kernel(Problem p, Gra
           const int query = half + 8 * j + 2 * (lane % 4) + e % 2;
           const int key = row + 8 * (e / 2);
           const bool visible = sees(sights[stage][query], by_bits, tile.row_begin + key, key);
-          const float prob =
-              visible ? exp2f(s[j][e] * scale - lses[stage][query] * kLog2E) : 0.F;
+          const float prob = visible ? exp2f(s[j][e] * scale - lses[stage][query] * kLog2E) : 0.F;
           s[j][e] = prob;
           dp[j][e] = prob * (dp[j][e] - deltas[stage][query]);
         }
@@ -545,8 +541,8 @@ __global__ void select_masks_kernel(SelectedNodes nodes, const std::int32_t* key
 template <int D>
 void forward(const Problem& p, bf16* out, float* lse, void* stream) {
   const dim3 grid(p.plan.num_query_tiles, p.shape.num_heads);
-  launch(kWhat, forward_kernel<D>, grid, kThreads, 5 * kPackedTile * D * sizeof(bf16), stream, p, out,
-         lse);
+  launch(kWhat, forward_kernel<D>, grid, kThreads, 5 * kPackedTile * D * sizeof(bf16), stream, p,
+         out, lse);
 }
 
 template <int D>
@@ -555,8 +551,8 @@ void backward(const Problem& p, const bf16* out, const Gradients& g, float* delt
   const std::int64_t num_places = p.shape.num_rows * p.shape.num_heads;
   launch(kWhat, delta_kernel<D>, dim3((num_places + 7) / 8), 256, 0, stream, out, g.grad_out, delta,
          num_places);
-  launch(kWhat, grad_key_value_kernel<D>, dim3(p.plan.num_key_tiles, p.shape.num_kv_heads), kThreads,
-         shared_bytes, stream, p, g);
+  launch(kWhat, grad_key_value_kernel<D>, dim3(p.plan.num_key_tiles, p.shape.num_kv_heads),
+         kThreads, shared_bytes, stream, p, g);
   launch(kWhat, grad_query_kernel<D>, dim3(p.plan.num_query_tiles, p.shape.num_heads), kThreads,
          shared_bytes, stream, p, g);
 }
@@ -585,8 +581,12 @@ void sm80_bf16_packed_attention_backward(const PackedShape& shape, const PackedP
                                          float* delta, void* grad_q, void* grad_k, void* grad_v,
                                          void* stream) {
   const Problem p = make_problem(shape, plan, q, k, v);
-  const Gradients g{static_cast<const bf16*>(grad_out), lse, delta, static_cast<bf16*>(grad_q),
-                    static_cast<bf16*>(grad_k),         static_cast<bf16*>(grad_v)};
+  const Gradients g{static_cast<const bf16*>(grad_out),
+                    lse,
+                    delta,
+                    static_cast<bf16*>(grad_q),
+                    static_cast<bf16*>(grad_k),
+                    static_cast<bf16*>(grad_v)};
   const auto* const from = static_cast<const bf16*>(out);
   shape.head_dim == 64 ? backward<64>(p, from, g, delta, stream)
                        : backward<128>(p, from, g, delta, stream);
@@ -596,8 +596,8 @@ void sm80_select_masks(const SelectedNodes& nodes, const std::int32_t* key_nodes
                        std::int32_t num_keys, std::int32_t num_queries, int num_kv_heads,
                        std::uint64_t* masks, std::int32_t mask_words, void* stream) {
   const std::size_t shared_bytes = (nodes.num_bits + 31) / 32 * sizeof(unsigned int);
-  launch(kWhat, select_masks_kernel, dim3(num_queries, num_kv_heads), 128, shared_bytes, stream, nodes,
-         key_nodes, num_keys, masks, mask_words);
+  launch(kWhat, select_masks_kernel, dim3(num_queries, num_kv_heads), 128, shared_bytes, stream,
+         nodes, key_nodes, num_keys, masks, mask_words);
 }
 
 }  // namespace gsa::kernels

@@ -47,13 +47,13 @@ struct PackedPlan {
 struct PackedShape {
   std::int64_t num_rows;
   int num_heads, num_kv_heads;
-  int head_dim;                             ///< 64 or 128
+  int head_dim;                               ///< 64 or 128
   std::int64_t q_stride, k_stride, v_stride;  ///< elements from one row to the next
   float scale;
 };
 
-/// q [T, H, d], k and v [T, H_kv, d] bf16, each row's heads contiguous and rows aligned to 16 bytes.
-/// Writes out [T, H, d] bf16 and lse [T, H] f32, natural log, -inf where nothing is visible.
+/// q [T, H, d], k and v [T, H_kv, d] bf16, each row's heads contiguous and rows aligned to 16
+/// bytes. Writes out [T, H, d] bf16 and lse [T, H] f32, natural log, -inf where nothing is visible.
 /// `stream` is a cudaStream_t. Needs compute capability 8.0. Throws if the launch fails.
 void sm80_bf16_packed_attention(const PackedShape& shape, const PackedPlan& plan, const void* q,
                                 const void* k, const void* v, void* out, float* lse, void* stream);
@@ -74,8 +74,12 @@ struct SelectedNodes {
   std::int32_t width[kMaxLists];
   std::int32_t first_bit[kMaxLists];  ///< number of node 0 of the list
   int num_lists;
-  std::int32_t num_bits;
+  std::int32_t num_bits;  ///< at most kMaxSelectBits
 };
+
+/// Most bits that `sm80_select_masks` takes: they lie in the 96 KiB of shared memory that every GPU
+/// of compute capability 8.0 or newer has.
+inline constexpr std::int32_t kMaxSelectBits = 8 * 96 * 1024;
 
 /// Bits per query, KV head and key: set where the key's node is selected.
 ///   key_nodes  [num_keys] number of the node of each key, -1 for keys that cannot be selected

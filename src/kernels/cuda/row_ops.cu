@@ -1,11 +1,10 @@
-#include "kernels/cuda/row_ops.h"
-
 #include <cuda_bf16.h>
 
 #include <cmath>
 
 #include "kernels/cuda/build.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/row_ops.h"
 
 namespace gsa::kernels {
 namespace {
@@ -178,7 +177,11 @@ dim3 blocks_for(std::int64_t num_threads) {
 
 }  // namespace
 
-bool has_cuda_kernels() { return true; }
+bool has_cuda_kernels(int device) {
+  int major = 0;
+  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         major >= 8;
+}
 
 void sm80_bf16_rope(const RopeArgs& args, void* stream) {
   const std::int64_t count = args.num_rows * args.num_heads * (args.head_dim / 2 / kOctet);

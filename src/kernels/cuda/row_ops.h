@@ -2,15 +2,17 @@
 
 #include <cstdint>
 
-// Operations on the rows of a batch that are bound by memory, each in one pass. bf16 in and out, f32 between. Plain device
-// pointers; `stream` is a cudaStream_t. Needs compute capability 8.0. Throws if the launch fails.
+// Operations on the rows of a batch that are bound by memory, each in one pass. bf16 in and out,
+// f32 between. Plain device pointers; `stream` is a cudaStream_t. Needs compute capability 8.0.
+// Throws if the launch fails.
 namespace gsa::kernels {
 
-/// Rotates the first heads of every row by the angles of its position ("rotate half") and copies the others.
+/// Rotates the first heads of every row by the angles of its position ("rotate half") and copies
+/// the others.
 struct RopeArgs {
-  const void* x;  // [T, H, d], heads contiguous
-  void* out;      // [T, H, d] contiguous
-  const float *cos, *sin;  // [T, d / 2]
+  const void* x;                      // [T, H, d], heads contiguous
+  void* out;                          // [T, H, d] contiguous
+  const float *cos, *sin;             // [T, d / 2]
   std::int64_t num_rows, row_stride;  ///< elements from one row of x to the next
   int num_heads, num_rotated;
   int head_dim;    ///< a multiple of 16; rows of x are aligned to 16 bytes

@@ -75,8 +75,8 @@ template <int D>
 __device__ __forceinline__ void load_right(std::uint32_t (&r)[4], const bf16* tile, int row,
                                            int kk) {
   const int lane = threadIdx.x % 32;
-  load_matrices(r, tile + tile_offset<D>(row + (lane & 7) + ((lane >> 4) << 3),
-                                         2 * kk + ((lane >> 3) & 1)));
+  load_matrices(
+      r, tile + tile_offset<D>(row + (lane & 7) + ((lane >> 4) << 3), 2 * kk + ((lane >> 3) & 1)));
 }
 /// Right operand of A B: rows [row, row + 16) of B, two groups of 8 columns from 8 * octet on.
 template <int D>

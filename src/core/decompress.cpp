@@ -1,4 +1,4 @@
-#include "train/decompress.h"
+#include "core/decompress.h"
 
 #include <lzma.h>
 #include <zlib.h>
@@ -13,10 +13,8 @@
 
 #include "core/error.h"
 
-namespace gsa::train {
+namespace gsa::core {
 namespace {
-
-using core::input_error;
 
 constexpr std::uint64_t kMaxDecoderBytes = std::uint64_t{1} << 30;
 
@@ -47,7 +45,7 @@ class GzipSource : public ByteSource {
   GzipSource(std::span<const std::byte> bytes, std::string_view what) : bytes_(bytes), what_(what) {
     constexpr int gzip_only = 16 + MAX_WBITS;
     if (inflateInit2(&stream_, gzip_only) != Z_OK)
-      core::resource_error("data: {}: no memory to unpack it", what);
+      resource_error("data: {}: no memory to unpack it", what);
   }
   GzipSource(const GzipSource&) = delete;
   GzipSource& operator=(const GzipSource&) = delete;
@@ -90,7 +88,7 @@ class XzSource : public ByteSource {
   XzSource(std::span<const std::byte> bytes, std::string_view what)
       : what_(what), num_bytes_(bytes.size()) {
     if (lzma_stream_decoder(&stream_, kMaxDecoderBytes, LZMA_CONCATENATED) != LZMA_OK)
-      core::resource_error("data: {}: no memory to unpack it", what);
+      resource_error("data: {}: no memory to unpack it", what);
     stream_.next_in = reinterpret_cast<const std::uint8_t*>(bytes.data());
     stream_.avail_in = bytes.size();
   }
@@ -127,7 +125,7 @@ class ZstdSource : public ByteSource {
  public:
   ZstdSource(std::span<const std::byte> bytes, std::string_view what)
       : what_(what), stream_(ZSTD_createDStream()), in_{bytes.data(), bytes.size(), 0} {
-    if (!stream_) core::resource_error("data: {}: no memory to unpack it", what);
+    if (!stream_) resource_error("data: {}: no memory to unpack it", what);
   }
 
   std::size_t read(std::span<char> buffer) override {
@@ -164,7 +162,12 @@ struct Format {
 
 constexpr std::array<Format, 3> kFormats = {{
     {Compression::gzip, "gzip", ".gz", {"\x1F\x8B", 2}},
-    {Compression::xz, "xz", ".xz", {"\xFD" "7zXZ\0", 6}},
+    {Compression::xz,
+     "xz",
+     ".xz",
+     {"\xFD"
+      "7zXZ\0",
+      6}},
     {Compression::zstd, "zstd", ".zst", {"\x28\xB5\x2F\xFD", 4}},
 }};
 
@@ -198,4 +201,4 @@ std::unique_ptr<ByteSource> open_source(std::span<const std::byte> bytes, std::s
   return std::make_unique<PlainSource>(bytes);
 }
 
-}  // namespace gsa::train
+}  // namespace gsa::core

@@ -1,13 +1,11 @@
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
 
-namespace gsa::train {
+namespace gsa::core {
 
 /// Compressions of text files that are unpacked on the way.
 enum class Compression { none, gzip, xz, zstd };
@@ -31,4 +29,4 @@ class ByteSource {
 /// `bytes` (the file as it lies on the disk) must outlive the source.
 std::unique_ptr<ByteSource> open_source(std::span<const std::byte> bytes, std::string_view what);
 
-}  // namespace gsa::train
+}  // namespace gsa::core
