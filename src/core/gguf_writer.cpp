@@ -1,6 +1,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -23,15 +27,14 @@ class Header {
  public:
   template <typename T>
   void add(T value) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), bytes, bytes + sizeof(T));
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(T));
   }
   void add_bytes(std::span<const std::byte> bytes) {
-    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+    bytes_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
   void add_string(std::string_view text) {
     add<std::uint64_t>(text.size());
-    add_bytes(std::as_bytes(std::span(text)));
+    bytes_.append(text);
   }
   /// The number of entries, then each: those of a file unless a string takes their place.
   void add_metadata(std::span<const GgufEntry> entries,
@@ -50,10 +53,10 @@ class Header {
   void pad(std::uint64_t alignment) {
     bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment);
   }
-  std::span<const std::byte> bytes() const { return bytes_; }
+  std::span<const std::byte> bytes() const { return std::as_bytes(std::span(bytes_)); }
 
  private:
-  std::vector<std::byte> bytes_;
+  std::string bytes_;
 };
 
 }  // namespace
