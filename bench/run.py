@@ -59,13 +59,14 @@ def main():
     parser.add_argument("--threads", default="2")
     parser.add_argument("--reps", default="5")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--attention", default="sdpa,eager", help="of transformers; the faster one counts")
     args = parser.parse_args()
     model = args.model or bundled_model()
     shared = ["--model", model, "--context", args.context, "--threads", args.threads, "--reps", args.reps]
     print(f"{model.name}, {args.threads} threads, {platform.processor() or platform.machine()}")
     for task in args.tasks.split(","):
         ours = run_json([args.gsa, "bench", task, *shared, "--policies", args.policies, "--dtype", args.dtype, "--json"])
-        theirs = run_json([sys.executable, PEER, task, *shared])
+        theirs = run_json([sys.executable, PEER, task, *shared, "--attention", args.attention])
         print(f"\ngsa in {ours['dtype']}, loaded in {ours['load_seconds']:.2f} s; transformers in {theirs['dtype']}")
         print_table(task, ours["results"], theirs["results"])
 

@@ -54,11 +54,16 @@ void add_column(const RangeColumn& column, QueryBlock& block) {
 }
 
 std::int64_t block_len(const RangeTable& table) {
-  if (table.queries.level != kRawLevel) return kGistBlock;
+  if (table.queries.level != kRawLevel || table.queries.count == 0) return kGistBlock;
   const bool all_causal = std::ranges::all_of(table.columns, [&](const RangeColumn& column) {
     return is_causal(column, 0, table.queries.count);
   });
-  return all_causal ? kCausalBlock : kRawBlock;
+  if (!all_causal) return kRawBlock;
+  // With nothing before the slice one causal call does it all.
+  const bool is_alone = std::ranges::all_of(table.columns, [](const RangeColumn& column) {
+    return column.begin[0] + 1 == column.end[0];
+  });
+  return is_alone ? table.queries.count : kCausalBlock;
 }
 
 }  // namespace
