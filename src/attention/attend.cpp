@@ -212,7 +212,7 @@ Attended attend_blocks(const at::Tensor& q, const KvArenas& arenas, const Visibl
     result.lse.narrow(0, block.begin, block.count)
         .copy_(total.lse.reshape({block.count, q.size(1)}));
   };
-  const auto blocks = plan_blocks(*visible.ranges);
+  const auto blocks = plan_blocks(*visible.ranges, Pass::forward);
   if (selection.empty()) {
     for_each_block(blocks, q.device(), attend_block);
   } else {  // one after the other, since each gathers keys up to a limit

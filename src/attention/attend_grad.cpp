@@ -198,7 +198,7 @@ struct AttendFunction : torch::autograd::Function<AttendFunction> {
     const KvArenas arenas = unflatten(problem, saved, 3);
     BlockBackward backward(q, arenas, {saved[1], saved[2]}, grads, problem.scale);
     const Selection selection = expand_selection(problem.visible);
-    for (const QueryBlock& block : plan_blocks(*problem.visible.ranges)) {
+    for (const QueryBlock& block : plan_blocks(*problem.visible.ranges, Pass::backward)) {
       backward.over_ranges(block);
       for (const auto& [level, ids] : selection) {
         const std::int64_t step = selection_block_len(ids, q.size(2));

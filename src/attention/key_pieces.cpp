@@ -11,6 +11,7 @@ namespace {
 constexpr std::int64_t kRawBlock = 128;
 constexpr std::int64_t kGistBlock = 32;
 constexpr std::int64_t kCausalBlock = 512;
+constexpr std::int64_t kFirstBlock = 2048;  // where nothing lies before
 // Shorter runs are cheaper inside the loose part than as a call of their own.
 constexpr std::int64_t kMinDense = 128;
 
@@ -53,23 +54,24 @@ void add_column(const RangeColumn& column, QueryBlock& block) {
   }
 }
 
-std::int64_t block_len(const RangeTable& table) {
+std::int64_t block_len(const RangeTable& table, Pass pass) {
   if (table.queries.level != kRawLevel || table.queries.count == 0) return kGistBlock;
   const bool all_causal = std::ranges::all_of(table.columns, [&](const RangeColumn& column) {
     return is_causal(column, 0, table.queries.count);
   });
   if (!all_causal) return kRawBlock;
-  // With nothing before the slice one causal call does it all.
-  const bool is_alone = std::ranges::all_of(table.columns, [](const RangeColumn& column) {
-    return column.begin[0] + 1 == column.end[0];
-  });
-  return is_alone ? table.queries.count : kCausalBlock;
+  // With nothing before the slice one causal call does it all; backward holds a block's scores.
+  const bool is_alone =
+      pass == Pass::forward && std::ranges::all_of(table.columns, [](const RangeColumn& column) {
+        return column.begin[0] + 1 == column.end[0];
+      });
+  return is_alone ? kFirstBlock : kCausalBlock;
 }
 
 }  // namespace
 
-std::vector<QueryBlock> plan_blocks(const RangeTable& table) {
-  const std::int64_t len = block_len(table);
+std::vector<QueryBlock> plan_blocks(const RangeTable& table, Pass pass) {
+  const std::int64_t len = block_len(table, pass);
   std::vector<QueryBlock> blocks;
   for (std::int64_t begin = 0; begin < table.queries.count; begin += len) {
     QueryBlock block{begin, std::min(len, table.queries.count - begin), {}, {}, {}};

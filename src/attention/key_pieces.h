@@ -18,6 +18,9 @@ struct KeyPiece {
   const RangeColumn* column = nullptr;
 };
 
+/// What blocks are planned for: backward holds all scores of a block, forward need not.
+enum class Pass { forward, backward };
+
 /// Consecutive queries of a slice with the keys of their static ranges.
 struct QueryBlock {
   std::int64_t begin = 0;  ///< first query, counted in the slice
@@ -29,7 +32,7 @@ struct QueryBlock {
 
 /// Splits a slice into blocks. The split of the ranges of a block: what all of its queries see (the
 /// intersection) is one piece without bounds, what only some see lies on both sides of it.
-std::vector<QueryBlock> plan_blocks(const RangeTable& table);
+std::vector<QueryBlock> plan_blocks(const RangeTable& table, Pass pass);
 
 /// Cuts pieces so that no group holds more than `max_keys` keys.
 std::vector<std::vector<KeyPiece>> group_pieces(const std::vector<KeyPiece>& pieces,
