@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ def bundled_model():
 
 
 def run_json(command):
-    print("+", *command, file=sys.stderr)
+    print("+", shlex.join(map(str, command)), file=sys.stderr)
     return json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE).stdout)
 
 

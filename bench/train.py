@@ -8,19 +8,13 @@ gist mask by FlexAttention and under plain causal attention by scaled_dot_produc
 """
 
 import argparse
-import json
 import pathlib
 import shlex
-import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from run import ROOT, run_json
+
 PEER = ROOT / "bench" / "peers" / "flex_attention.py"
-
-
-def run_json(command):
-    print("+", shlex.join(map(str, command)), file=sys.stderr)
-    return json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE).stdout)
 
 
 def peer_of(row, peers):
