@@ -195,6 +195,8 @@ class TrainRun {
     }
     const auto source = find_model(args_.model.model);
     const auto path = out / (std::filesystem::is_directory(source) ? "model" : "model.gguf");
+    // What a resumed run wrote when it ended before; its checkpoint makes it again.
+    if (args_.resumes) std::filesystem::remove_all(path);
     model::save_merged(*model_->model(), source, path,
                        {.dtype = model_->base()->dtype(), .has_new_weights = true});
     if (adapter.info.chunk_sizes.empty()) return {path.string()};  // no gist was seen

@@ -220,6 +220,7 @@ void save_merged(const Model& model, const fs::path& source, const fs::path& out
     core::input_error("merge: {} is there already; give a new folder", out.string());
   fs::path partial = out;
   partial += ".partial";
+  fs::remove_all(partial, error);  // of a call that was killed
   try {
     save_directory(model, source, partial, options);
     fs::rename(partial, out);

@@ -12,8 +12,13 @@
 
 namespace gsa::train {
 
-double mean_loss(const model::Model& model, std::span<const Example> examples,
-                 const attention::PolicySpec& policy, const EvalOptions& options) {
+double LabelLoss::mean() const {
+  if (num_labels == 0) core::input_error("train: the validation data have nothing to predict");
+  return sum / static_cast<double>(num_labels);
+}
+
+LabelLoss label_loss(const model::Model& model, std::span<const Example> examples,
+                     const attention::PolicySpec& policy, const EvalOptions& options) {
   const at::NoGradGuard no_grad;
   const auto batch_len = static_cast<std::size_t>(options.rows_per_batch);
   const at::Tensor weight = TrainedModel::output_weight(model);
@@ -31,8 +36,7 @@ double mean_loss(const model::Model& model, std::span<const Example> examples,
     total.add_(token_loss(hidden, weight, rows.labels, 1));
     num_labels += rows.num_labels();
   }
-  if (num_labels == 0) core::input_error("train: the validation data have nothing to predict");
-  return total.item<double>() / static_cast<double>(num_labels);
+  return {total.item<double>(), num_labels};
 }
 
 }  // namespace gsa::train

@@ -15,9 +15,17 @@ struct EvalOptions {
   std::int64_t rows_per_batch = 4;
 };
 
-/// Mean loss (nats per label) of fixed examples read under a policy. Without gradients. Input error
-/// if they have no label.
-double mean_loss(const model::Model& model, std::span<const Example> examples,
-                 const attention::PolicySpec& policy, const EvalOptions& options = {});
+/// Loss over labels: its sum in nats, and how many labels it is the sum of.
+struct LabelLoss {
+  double sum = 0;
+  std::int64_t num_labels = 0;
+
+  /// Input error if there is no label.
+  double mean() const;
+};
+
+/// Loss of fixed examples read under a policy. Without gradients.
+LabelLoss label_loss(const model::Model& model, std::span<const Example> examples,
+                     const attention::PolicySpec& policy, const EvalOptions& options = {});
 
 }  // namespace gsa::train

@@ -28,11 +28,13 @@ Trainer::Trainer(TrainedModel& model, const Sampler& sampler, std::vector<Exampl
                  TrainOptions options, Communicator& communicator)
     : model_(model),
       sampler_(sampler),
-      validation_(std::move(validation)),
+      evaluates_(!validation.empty() && options.eval_every > 0),
       options_(std::move(options)),
       communicator_(communicator),
       step_(model, communicator, options_.optimizer, options_.step),
       checkpoints_(options_.out / "checkpoints", options_.recipe) {
+  for (std::size_t i = communicator.rank(); i < validation.size(); i += communicator.size())
+    validation_.push_back(std::move(validation[i]));
   options_.rows.rank = communicator.rank();
   options_.rows.num_workers = communicator.size();
   options_.rows.has_plain_view = options_.step.distill > 0 || options_.step.plain_view > 0;
@@ -204,17 +206,17 @@ void Trainer::settle(const Report& report) {
 void Trainer::read_clock() { state_.seconds = now() - begin_; }
 
 void Trainer::evaluate(const EvalReport& report) {
-  if (validation_.empty() || options_.eval_every <= 0 || communicator_.rank() != 0 ||
-      scored_step_ == state_.step) {
-    return;
-  }
+  if (!evaluates_ || scored_step_ == state_.step) return;
   const double begin = now();
   const at::NoGradGuard no_grad;
   const auto model = model_.model();
   scores_.clear();
   for (const attention::PolicySpec& policy : options_.eval_policies) {
-    scores_.emplace_back(row_policy_name(policy),
-                         mean_loss(*model, validation_, policy, options_.eval));
+    const LabelLoss loss = label_loss(*model, validation_, policy, options_.eval);
+    std::array<double, 2> sums = {loss.sum, static_cast<double>(loss.num_labels)};
+    communicator_.sum(sums);
+    const LabelLoss all{sums[0], static_cast<std::int64_t>(sums[1])};
+    scores_.emplace_back(row_policy_name(policy), all.mean());
   }
   scored_step_ = state_.step;
   begin_ += now() - begin;  // no part of the time spent training

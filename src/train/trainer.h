@@ -49,7 +49,7 @@ class Trainer {
   using Report = std::function<void(const StepRecord&)>;
   using EvalReport = std::function<void(std::int64_t step, const Scores&)>;
 
-  /// The references must outlive it. `validation` may be empty.
+  /// The references must outlive it. `validation` may be empty; the workers share its evaluation.
   Trainer(TrainedModel& model, const Sampler& sampler, std::vector<Example> validation,
           TrainOptions options, Communicator& communicator);
 
@@ -87,7 +87,8 @@ class Trainer {
 
   TrainedModel& model_;
   const Sampler& sampler_;
-  std::vector<Example> validation_;
+  bool evaluates_;
+  std::vector<Example> validation_;  // this worker's share
   TrainOptions options_;
   Communicator& communicator_;
   TrainStep step_;

@@ -149,3 +149,16 @@ def test_rows_that_cannot_be_divided_are_refused(training):
     result = run.end(run.start(2, "--micro-batches", 3))
     assert result.code != 0
     assert "gsa: error: train: 4 rows per step cannot be shared by 2 workers in 3 micro-batches" in result.err
+
+
+def test_workers_share_the_validation(training, shard):
+    expected = None
+    for processes in (1, 2):
+        run = training(f"scored-{processes}", steps=2)
+        # Three windows: one worker of two has more of them.
+        run.run(processes, "--validation", shard, "--eval-windows", 3, "--eval-chunks", "full,8", "--eval-every", 1)
+        records = [json.loads(line) for line in (run.out / "log.jsonl").read_text().splitlines()]
+        scores = [value for record in records if "eval" in record for value in record["eval"].values()]
+        assert len(scores) == 3 * 2  # before the first step and behind both, two policies
+        expected = expected or scores
+        assert scores == pytest.approx(expected, abs=TOLERANCE)

@@ -43,7 +43,7 @@ double expected_loss(const model::Model& model, const std::vector<Example>& all,
   return total / static_cast<double>(count);
 }
 
-TEST(MeanLoss, IsTheMeanOverAllLabels) {
+TEST(LabelLoss, IsTheMeanOverAllLabels) {
   const auto model = test::load_test_model("llama-gqa");
   for (const char* text : {"full", "gsa@8", "gsa@4-4"}) {
     const PolicySpec policy = PolicySpec::parse(text);
@@ -52,27 +52,27 @@ TEST(MeanLoss, IsTheMeanOverAllLabels) {
       const double expected = expected_loss(*model, all, policy, 16);
       for (const std::int64_t rows_per_batch : {1, 3, 100}) {
         const EvalOptions options{.max_labels = 16, .rows_per_batch = rows_per_batch};
-        EXPECT_NEAR(mean_loss(*model, all, policy, options), expected, 1e-4) << text;
+        EXPECT_NEAR(label_loss(*model, all, policy, options).mean(), expected, 1e-4) << text;
       }
     }
   }
 }
 
-TEST(MeanLoss, CountsAllLabelsIfTold) {
+TEST(LabelLoss, CountsAllLabelsIfTold) {
   const auto model = test::load_test_model("llama-gqa");
   const auto all = examples(0);
   const PolicySpec policy = PolicySpec::parse("gsa@8");
-  EXPECT_NEAR(mean_loss(*model, all, policy, {.max_labels = 0}),
+  EXPECT_NEAR(label_loss(*model, all, policy, {.max_labels = 0}).mean(),
               expected_loss(*model, all, policy, 0), 1e-4);
 }
 
-TEST(MeanLoss, RefusesDataWithoutLabels) {
+TEST(LabelLoss, RefusesDataWithoutLabels) {
   const auto model = test::load_test_model("llama-gqa");
   const std::vector<Example> single(2, Example{{{5}}, {}});
   const PolicySpec policy = PolicySpec::parse("full");
-  EXPECT_THAT(error_of([&] { mean_loss(*model, single, policy); }),
+  EXPECT_THAT(error_of([&] { label_loss(*model, single, policy).mean(); }),
               IsError(ErrorKind::input, "nothing to predict"));
-  EXPECT_THAT(error_of([&] { mean_loss(*model, {}, policy); }),
+  EXPECT_THAT(error_of([&] { label_loss(*model, {}, policy).mean(); }),
               IsError(ErrorKind::input, "nothing to predict"));
 }
 
