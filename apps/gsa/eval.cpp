@@ -1,201 +1,304 @@
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <fmt/chrono.h>
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <ctime>
 #include <filesystem>
+#include <iterator>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "command.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "eval/findings.h"
+#include "eval/report.h"
 #include "eval/runner.h"
-#include "eval/summary.h"
+#include "eval/task_list.h"
+#include "eval_args.h"
+#include "eval_output.h"
 #include "find_model.h"
 #include "interrupt.h"
-#include "options.h"
 #include "progress.h"
-#include "table.h"
 #include "terminal.h"
 #include "text/sha256.h"
+#include "train/communicator.h"
 
 namespace gsa::apps {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr const char* examples = R"(
-A task is a JSON Lines file, a question per line, perhaps packed (.gz, .xz, .zst):
-  {"_id": "1", "input": "Who is Tom?", "documents": ["...", "..."], "answers": ["a cat"]}
-The first line of an answer is scored as SQuAD does: F1 of words, exact match, answer contained.
-
-Examples:
-  gsa eval --model smollm2 --tasks squad_long.jsonl,hotpotqa.jsonl --policies full,meanpool@8
-  gsa eval --model smollm2 --adapter a.safetensors --tasks qa.jsonl --policies gsa@8,gsa@16 \
-      --records run.jsonl --json --device cuda --workers 8
-
-With --records a run that was stopped goes on when it is started again.
-)";
-
-struct EvalArgs {
-  ModelArgs model;
-  SessionArgs session;
-  engine::GenerateOptions generate;
-  std::vector<std::string> tasks;
-  std::string policies = "full";
-  std::int64_t limit = 0;
-  int num_workers = 1;
-  std::string records;
-  bool is_json = false;
-  bool is_quiet = false;
+/// Items of a run: those that are scored, and those that budgets are set on.
+struct TaskSet {
+  std::vector<eval::Task> scored;
+  std::vector<eval::Task> calibration;
+  std::vector<eval::Failure> failures;  ///< lines that are no item
 };
 
-std::vector<eval::Task> read_tasks(const EvalArgs& args) {
-  std::vector<eval::Task> tasks;
-  for (const std::string& path : args.tasks) {
-    eval::Task task = eval::read_task(path);
-    for (const eval::Task& other : tasks) {
-      if (other.name == task.name)
-        core::input_error("eval: two tasks are named '{}': rename a file", task.name);
+std::string digest_of(std::string_view bytes) {
+  text::Sha256 digest;
+  digest.update(bytes);
+  return digest.finish();
+}
+
+/// Splits a task's items: the first ones for budgets, then as many as are to be scored.
+void split_items(eval::Task task, const EvalArgs& args, TaskSet& tasks) {
+  if (!args.match.empty()) {
+    const auto num_items = static_cast<std::size_t>(args.calibration_items);
+    if (task.items.size() <= num_items) {
+      core::input_error(
+          "eval: task {} has {} items, {} of them to set budgets on, which leaves none to score: "
+          "lower --calibration-items",
+          task.name, task.items.size(), num_items);
     }
-    if (args.limit > 0 && std::ssize(task.items) > args.limit)
-      task.items.resize(static_cast<std::size_t>(args.limit));
-    tasks.push_back(std::move(task));
+    eval::Task calibration{task.name, task.format, {}};
+    const auto end = task.items.begin() + args.calibration_items;
+    calibration.items.assign(task.items.begin(), end);
+    task.items.erase(task.items.begin(), end);
+    tasks.calibration.push_back(std::move(calibration));
+  }
+  if (args.limit > 0 && std::ssize(task.items) > args.limit)
+    task.items.resize(static_cast<std::size_t>(args.limit));
+  tasks.scored.push_back(std::move(task));
+}
+
+TaskSet open_tasks(const EvalArgs& args, const text::Tokenizer& tokenizer) {
+  TaskSet tasks;
+  for (const std::string& spec : eval::split_task_list(args.tasks)) {
+    eval::ReadTaskOptions options;
+    if (args.keeps_going) {
+      options.on_bad_line = [&](const Error& error) {
+        tasks.failures.push_back({spec, "", error.what()});
+      };
+    }
+    eval::Task task = eval::open_task(spec, tokenizer, options);
+    if (std::ranges::find(tasks.scored, task.name, &eval::Task::name) != tasks.scored.end())
+      core::input_error("eval: two tasks are named '{}': rename a file", task.name);
+    split_items(std::move(task), args, tasks);
   }
   return tasks;
 }
 
-std::string digest_of(const std::filesystem::path& path) {
-  text::Sha256 digest;
-  digest.update(core::read_file(path));
-  return digest.finish();
+/// Prompt and metric of a task, which records depend on.
+std::string describe(const eval::Task& task) {
+  const eval::TaskFormat& format = task.format;
+  std::string text = fmt::format("{} {} {} {}", task.name, eval::metric_name(format.metric),
+                                 format.max_tokens, format.first_line);
+  if (format.prompt) {
+    text += fmt::format(" {}|{}|{} {}", format.prompt->before, format.prompt->before_question,
+                        format.prompt->after_question, format.prompt->use_chat_template);
+  }
+  return digest_of(text).substr(0, 16);
 }
 
 /// Everything on which a record depends besides its item and its policy.
-std::string run_name(const EvalArgs& args, const ModelSet& models) {
-  std::vector<std::string> adapters;
+std::string run_name(const EvalArgs& args, const ModelSet& models, const TaskSet& tasks) {
+  std::vector<std::string> adapters, formats;
   for (const std::string& name : args.model.adapters)
-    adapters.push_back(digest_of(find_adapter(name)));
+    adapters.push_back(digest_of(core::read_file(find_adapter(name))));
+  for (const eval::Task& task : tasks.scored) formats.push_back(describe(task));
   const engine::SamplingOptions& sampling = args.generate.sampling;
+  const std::string budgets = args.match.empty() ? ""
+                                                 : fmt::format(", budgets as {} on {} items",
+                                                               args.match, args.calibration_items);
   return fmt::format(
-      "{} {} {}, adapters [{}], template '{}', system prompt '{}', thinking {}, online gisting {}, "
-      "at most {} tokens, stop {}, temperature {}, top-k {}, top-p {}, min-p {}, "
-      "repetition penalty {}, seed {}",
+      "{} {} {}, adapters [{}], tasks [{}]{}, template '{}', system prompt '{}', thinking {}, "
+      "online gisting {}, at most {} tokens in {}, stop {}, temperature {}, top-k {}, top-p {}, "
+      "min-p {}, repetition penalty {}, seed {}",
       find_model(args.model.model).filename().string(), models.base()->fingerprint(),
-      args.model.dtype, fmt::join(adapters, ", "), args.session.chat_template,
-      args.session.system_prompt.value_or("(the model's)"), args.session.thinking,
-      args.session.no_online_gisting ? "off" : "on", args.generate.max_tokens.value_or(0),
-      args.generate.stop, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p,
+      args.model.dtype, fmt::join(adapters, ", "), fmt::join(formats, ", "), budgets,
+      args.session.chat_template, args.session.system_prompt.value_or("(the model's)"),
+      args.session.thinking, args.session.no_online_gisting ? "off" : "on",
+      args.generate.max_tokens.value_or(0), args.max_context.value_or(0), args.generate.stop,
+      sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p,
       sampling.repetition_penalty, sampling.seed);
 }
 
-Json to_json(const eval::Interval& interval) {
-  return {
-      {"mean", 100 * interval.mean}, {"low", 100 * interval.low}, {"high", 100 * interval.high}};
+/// Several processes of a machine share its GPUs.
+void choose_gpu(const train::Launch& launch, ModelArgs& model) {
+  const at::Device device = model::parse_device(model.device);
+  if (!device.is_cuda() || device.has_index() || launch.size == 1) return;
+  const int num_devices = std::max(1, static_cast<int>(at::detail::getCUDAHooks().deviceCount()));
+  model.device = fmt::format("cuda:{}", launch.local_rank % num_devices);
 }
 
-std::string to_json(const EvalArgs& args, const ModelSet& models,
-                    const std::vector<eval::Summary>& summaries) {
-  Json results = Json::array();
-  for (const eval::Summary& summary : summaries) {
-    results.push_back({{"task", summary.task},
-                       {"policy", summary.policy},
-                       {"score", 100 * summary.f1.mean},
-                       {"fraction_read", summary.fraction_read},
-                       {"n", summary.num_items},
-                       {"f1", to_json(summary.f1)},
-                       {"exact_match", to_json(summary.exact_match)},
-                       {"contains", to_json(summary.contains)},
-                       {"prefill_fraction", summary.prefill_fraction},
-                       {"context_tokens", summary.context_tokens},
-                       {"answer_tokens", summary.answer_tokens}});
+/// The options that were given, as a command that makes the same report.
+std::string command_line(const CLI::App& app) {
+  std::string command = "gsa " + app.get_name();
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& value : option->results()) {
+      command += ' ' + option->get_name();
+      if (option->get_expected_max() > 0 && option->get_type_size() > 0) command += ' ' + value;
+    }
   }
-  Json object = {{"model", args.model.model}, {"adapter", nullptr}};
-  if (const auto names = models.adapter_names()) object["adapter"] = *names;
-  object["results"] = std::move(results);
-  return object.dump(2, ' ', false, Json::error_handler_t::replace);
+  return command;
 }
 
-std::string format_interval(const eval::Interval& interval) {
-  return fmt::format("{:.1f} ({:.1f} to {:.1f})", 100 * interval.mean, 100 * interval.low,
-                     100 * interval.high);
-}
+/// One evaluation from tasks to findings.
+class Evaluation {
+ public:
+  Evaluation(const EvalArgs& args, const CLI::App& app, const train::Launch& launch,
+             std::vector<attention::PolicySpec> specs, std::vector<eval::MatchTarget> targets)
+      : args_(args),
+        app_(app),
+        launch_(launch),
+        models_(ModelSet::load(args.model)),
+        targets_(std::move(targets)),
+        entrants_(make_entrants(std::move(specs), targets_, models_)),
+        baseline_(find_baseline(args.baseline, entrants_)),
+        tasks_(open_tasks(args, models_.base()->tokenizer())),
+        progress_(!args.is_quiet && launch.rank == 0) {}
 
-std::string to_table(const std::vector<eval::Summary>& summaries) {
-  using enum Table::Align;
-  Table table({{"task", left},
-               {"policy", left},
-               {"n", right},
-               {"F1 (95 %)", right},
-               {"exact", right},
-               {"contained", right},
-               {"keys read", right},
-               {"tokens", right}});
-  for (const eval::Summary& summary : summaries) {
-    table.add_row(
-        {summary.task, summary.policy, format_count(summary.num_items), format_interval(summary.f1),
-         fmt::format("{:.1f}", 100 * summary.exact_match.mean),
-         fmt::format("{:.1f}", 100 * summary.contains.mean), format_percent(summary.fraction_read),
-         fmt::format("{:.0f}", summary.context_tokens)});
+  int run(Interrupt& interrupt) {
+    note_gists();
+    const Interrupt::Work work(interrupt);
+    eval::RunOptions options = run_options(work);
+    const auto matched = find_budgets(options.answer, options.run_name, work);
+    progress_.begin("eval", "items");
+    auto result = eval::run_tasks(tasks_.scored, entrants_, options);
+    work.check();
+    if (launch_.size > 1 && launch_.rank == 0)
+      result = eval::collect(tasks_.scored, entrants_, options);
+    progress_.end();
+    work.check();
+    result.failures.insert(result.failures.begin(), tasks_.failures.begin(), tasks_.failures.end());
+    if (launch_.rank == 0) {
+      auto findings = eval::find(result, matched, baseline_);
+      findings.diagnoses = diagnose(options.answer);
+      work.check();
+      present(findings);
+    }
+    return result.failures.empty() ? 0 : exit_failure;
   }
-  return table.to_string(terminal_width());
-}
 
-int run_eval(const EvalArgs& args) {
+ private:
+  void note_gists() const {
+    if (args_.is_quiet || launch_.rank != 0) return;
+    std::vector<engine::PolicyRun> runs;
+    for (const eval::Entrant& entrant : entrants_) runs.push_back(entrant.run);
+    note_untrained_gists(runs);
+  }
+
+  eval::RunOptions run_options(const Interrupt::Work& work) {
+    eval::RunOptions options;
+    options.answer.session = make_session_options(args_.session);
+    options.answer.generate = args_.generate;
+    options.answer.generate.cancel = work.token();
+    options.answer.max_context = args_.max_context;
+    options.answer.on_read = [&work](std::int64_t, std::int64_t) { work.check(); };
+    options.num_workers = args_.num_workers;
+    options.batch_size = args_.batch_size;
+    options.on_failure = args_.keeps_going ? eval::OnFailure::skip : eval::OnFailure::stop;
+    options.records_file = args_.records;
+    options.run_name = run_name(args_, models_, tasks_);
+    options.share = {launch_.rank, launch_.size};
+    options.on_item = [this](std::int64_t done, std::int64_t total) {
+      progress_.update(done, total);
+    };
+    return options;
+  }
+
+  /// Budgets of matched policies: those kept beside the records, or measured now.
+  std::vector<eval::Matched> find_budgets(const eval::AnswerOptions& options,
+                                          const std::string& name, const Interrupt::Work& work) {
+    if (targets_.empty()) return {};
+    const std::string kept = args_.records.empty() ? "" : args_.records + ".budgets.json";
+    std::vector<eval::Matched> matched;
+    if (auto found = kept.empty() ? std::nullopt : eval::read_matched(name, kept)) {
+      matched = std::move(*found);
+    } else {
+      progress_.begin("budgets", "tasks");
+      for (const eval::Task& task : tasks_.calibration) {
+        auto some = eval::calibrate(task, targets_, entrants_, options);
+        work.check();
+        matched.insert(matched.end(), some.begin(), some.end());
+        progress_.update(std::ssize(matched), std::ssize(some) * std::ssize(tasks_.calibration));
+      }
+      progress_.end();
+      if (!kept.empty()) eval::write_matched(matched, name, kept);
+    }
+    eval::set_budgets(matched, entrants_);
+    return matched;
+  }
+
+  std::vector<eval::TaskDiagnosis> diagnose(const eval::AnswerOptions& options) {
+    std::vector<eval::TaskDiagnosis> all;
+    if (args_.num_diagnosed == 0) return all;
+    progress_.begin("diagnostics", "tasks");
+    for (std::size_t i = 0; i < tasks_.scored.size(); ++i) {
+      auto some = eval::diagnose_task(tasks_.scored[i], entrants_, args_.num_diagnosed, options);
+      std::ranges::move(some, std::back_inserter(all));
+      progress_.update(static_cast<std::int64_t>(i) + 1, std::ssize(tasks_.scored));
+    }
+    progress_.end();
+    return all;
+  }
+
+  void present(const eval::Findings& findings) const {
+    for (const std::string& path : args_.reports) {
+      const std::string title = fmt::format("Evaluation of {}", args_.model.model);
+      const std::string date = fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::time(nullptr)));
+      eval::write_report(
+          eval::make_report(
+              findings, entrants_,
+              {title, find_model(args_.model.model).filename().string(), command_line(app_), date}),
+          path);
+    }
+    fmt::print("{}\n", args_.is_json ? eval_json(findings, entrants_, args_.model.model,
+                                                 models_.adapter_names())
+                                     : eval_tables(findings, entrants_));
+  }
+
+  const EvalArgs& args_;
+  const CLI::App& app_;
+  const train::Launch& launch_;
+  ModelSet models_;
+  std::vector<eval::MatchTarget> targets_;
+  std::vector<eval::Entrant> entrants_;
+  std::string baseline_;
+  TaskSet tasks_;
+  ProgressBar progress_;
+};
+
+/// What can be wrong before a model is loaded.
+void check_args(const EvalArgs& args, const train::Launch& launch) {
+  for (const auto& [name, value] :
+       {std::pair("--model", args.model.model), std::pair("--tasks", args.tasks)})
+    if (value.empty()) core::input_error("eval: {} is required (see gsa eval --help)", name);
   args.generate.sampling.validate();
-  auto specs = parse_policies(args.policies);
-  const auto tasks = read_tasks(args);
-  Interrupt interrupt;
-  ModelSet models = ModelSet::load(args.model);
-  const auto runs = make_runs(std::move(specs), models);
-  if (!args.is_quiet) note_untrained_gists(runs);
+  for (const std::string& path : args.reports) eval::report_format(path);
+  for (const std::string& spec : eval::split_task_list(args.tasks)) eval::check_task(spec);
+  if (launch.size > 1 && args.records.empty()) {
+    core::input_error(
+        "eval: {} processes share the items: give --records, where they put their answers together",
+        launch.size);
+  }
+}
 
-  const Interrupt::Work work(interrupt);
-  ProgressBar progress(!args.is_quiet);
-  progress.begin("eval", "items");
-  eval::RunOptions options;
-  options.session = make_session_options(args.session);
-  options.generate = args.generate;
-  options.generate.cancel = work.token();
-  options.num_workers = args.num_workers;
-  options.records_file = args.records;
-  options.run_name = run_name(args, models);
-  options.on_item = [&](std::int64_t done, std::int64_t total) { progress.update(done, total); };
-  if (args.num_workers > 1 && args.model.num_threads == 0) at::set_num_threads(1);
-  const auto records = eval::run_tasks(tasks, runs, options);
-  progress.end();
-  work.check();
-  const auto summaries = eval::summarize(records);
-  fmt::print("{}\n", args.is_json ? to_json(args, models, summaries) : to_table(summaries));
-  return 0;
+int run_eval(EvalArgs args, const CLI::App& app) {
+  if (args.lists) {
+    fmt::print("{}\n", args.is_json ? eval_list_json() : eval_list());
+    return 0;
+  }
+  const auto launch = train::Launch::from_environment();
+  check_args(args, launch);
+  auto specs = parse_policies(args.policies);
+  auto targets = parse_targets(args.match);
+  choose_gpu(launch, args.model);
+  Interrupt interrupt;
+  if (args.num_workers > 1 && args.model.num_threads == 0) args.model.num_threads = 1;
+  return Evaluation(args, app, launch, std::move(specs), std::move(targets)).run(interrupt);
 }
 
 }  // namespace
 
 Command add_eval(CLI::App& app) {
   auto args = std::make_shared<EvalArgs>();
-  args->generate.max_tokens = 32;
-  app.add_option("--tasks", args->tasks, "JSON Lines files, separated by commas")
-      ->required()
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  app.add_option("--policies,-p", args->policies, "separated by commas")->capture_default_str();
-  app.add_option("--limit", args->limit, "first so many items of every task (0: all)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--workers", args->num_workers, "items at a time, in threads of their own")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  app.add_option("--records", args->records, "file of finished answers, to go on from");
-  app.add_flag("--json", args->is_json, "one JSON object on standard output");
-  app.add_flag("--quiet", args->is_quiet, "no progress and no notes");
-  add_model_options(app, args->model);
-  add_generate_options(app, args->generate);
-  add_session_options(app, args->session);
-  app.footer(policy_help() + examples);
-  return [args] { return run_eval(*args); };
+  add_eval_options(app, *args);
+  return [args, &app] { return run_eval(*args, app); };
 }
 
 }  // namespace gsa::apps

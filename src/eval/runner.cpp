@@ -5,132 +5,31 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <exception>
-#include <fstream>
 #include <iterator>
-#include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <thread>
-#include <tuple>
 #include <utility>
 
 #include "core/error.h"
-#include "core/file.h"
-#include "core/text_file.h"
 
 namespace gsa::eval {
 namespace {
 
-using nlohmann::ordered_json;
-
-/// Task, item, policy.
-using Key = std::tuple<std::string, std::string, std::string>;
-
-std::string first_line(std::string_view text) {
-  text = core::trimmed(text);
-  return std::string(core::trimmed(text.substr(0, text.find('\n'))));
-}
-
-Record make_record(const Task& task, const TaskItem& item, engine::ResultRow row) {
-  Record record{task.name, item.id, std::move(row), {}, {}};
-  record.prediction = first_line(record.row.answer);
-  record.scores = score_qa(record.prediction, item.answers);
-  return record;
-}
-
-std::string to_text(const ordered_json& object) {
-  return object.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-}
-
-std::string to_line(const Record& record) {
-  ordered_json line = {{"task", record.task},
-                       {"id", record.item_id},
-                       {"prediction", record.prediction},
-                       {"f1", record.scores.f1},
-                       {"exact_match", record.scores.exact_match},
-                       {"contains", record.scores.contains}};
-  line.update(ordered_json::parse(engine::to_json(record.row)));
-  return to_text(line);
-}
-
-Record from_line(const nlohmann::json& line) {
-  Record record;
-  record.task = line.at("task");
-  record.item_id = line.at("id");
-  record.prediction = line.at("prediction");
-  record.scores = {line.at("exact_match"), line.at("f1"), line.at("contains")};
-  engine::ResultRow& row = record.row;
-  row.policy = line.at("policy");
-  row.question = line.at("question");
-  row.answer = line.at("answer");
-  row.context_tokens = line.at("context_tokens");
-  row.answer_tokens = line.at("answer_tokens");
-  row.nominal_ratio = line.at("nominal_ratio");
-  row.fraction_read = line.at("fraction_read");
-  row.prefill_fraction = line.at("prefill_fraction");
-  row.prefill_seconds = line.at("prefill_seconds");
-  row.decode_ms_per_token = line.at("decode_ms_per_token");
-  row.kv_bytes_per_token = line.at("kv_bytes_per_token");
-  row.peak_memory_bytes = line.at("peak_memory_bytes");
-  return record;
-}
-
-/// The file of finished records: a first line that names the run, then a record per line.
-class RecordsFile {
- public:
-  RecordsFile(const std::filesystem::path& path, const std::string& run_name) : path_(path) {
-    if (path.empty()) return;
-    const std::string header = to_text({{"run", run_name}}) + "\n";
-    std::string kept = header;
-    if (std::filesystem::exists(path)) kept = read(core::read_file(path), header);
-    core::write_file_atomic(path, kept);  // without a line that was cut off
-    stream_.open(path, std::ios::app | std::ios::binary);
-  }
-
-  /// nullptr if the item is still to be done.
-  const Record* find(const Task& task, const TaskItem& item, const std::string& policy) const {
-    const auto found = finished_.find({task.name, item.id, policy});
-    const bool is_done = found != finished_.end() && found->second.row.question == item.question;
-    return is_done ? &found->second : nullptr;
-  }
-
-  void add(const Record& record) {
-    if (path_.empty()) return;
-    stream_ << to_line(record) << '\n' << std::flush;
-    if (!stream_) core::resource_error("eval: {}: cannot be written", path_.string());
-  }
-
- private:
-  std::string read(const std::string& text, const std::string& header) {
-    if (!text.starts_with(header)) {
-      core::input_error(
-          "eval: {}: holds records of another run (model, adapter, prompt, length or sampling); "
-          "give "
-          "another file or remove it",
-          path_.string());
-    }
-    std::string kept = header;
-    for (std::size_t begin = header.size(); begin < text.size();) {
-      const std::size_t end = text.find('\n', begin);
-      if (end == std::string::npos) break;
-      const std::string line = text.substr(begin, end - begin);
-      begin = end + 1;
-      try {
-        const Record record = from_line(nlohmann::json::parse(line));
-        finished_[{record.task, record.item_id, record.row.policy}] = record;
-        kept += line + "\n";
-      } catch (const nlohmann::json::exception&) {
-        continue;  // not whole: the item is done again
-      }
-    }
-    return kept;
-  }
-
-  std::filesystem::path path_;
-  std::ofstream stream_;
-  std::map<Key, Record> finished_;
+/// An item of a run and its place in the results.
+struct Place {
+  const Task* task;
+  const TaskItem* item;
+  std::size_t idx;
 };
+
+std::vector<Place> all_places(std::span<const Task> tasks) {
+  std::vector<Place> places;
+  for (const Task& task : tasks)
+    for (const TaskItem& item : task.items) places.push_back({&task, &item, places.size()});
+  return places;
+}
 
 /// Gives the calling thread a stream of its own on a GPU.
 void use_own_stream(at::Device device) {
@@ -139,108 +38,226 @@ void use_own_stream(at::Device device) {
   guard.exchangeStream(guard.getStreamFromGlobalPool(device));
 }
 
+std::string name_of(const Place& place) {
+  return fmt::format("task {}, item '{}'", place.task->name, place.item->id);
+}
+
+/// The error of an item with the item's name in front.
+[[noreturn]] void rethrow_named(const Place& place) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("eval: {}: {}", name_of(place), error.what()));
+  }
+}
+
 class Run {
  public:
-  Run(std::span<const Task> tasks, std::span<const engine::PolicyRun> policies,
-      const RunOptions& options)
-      : policies_(policies), options_(options), file_(options.records_file, options.run_name) {
-    for (const Task& task : tasks)
-      for (const TaskItem& item : task.items) items_.push_back({&task, &item});
-    records_.resize(items_.size());
+  Run(std::span<const Task> tasks, std::span<const Entrant> entrants, const RunOptions& options)
+      : entrants_(entrants),
+        options_(options),
+        file_(options.records_file, options.run_name, options.share.rank, options.share.size) {
+    const auto places = all_places(tasks);
+    records_.resize(places.size());
+    const auto size = static_cast<std::size_t>(options.share.size);
+    for (const Place& place : places) {
+      if (place.idx % size != static_cast<std::size_t>(options.share.rank)) continue;
+      ++num_items_;
+      const bool begins_block = blocks_.empty() || blocks_.back().front().task != place.task ||
+                                std::ssize(blocks_.back()) == options.batch_size;
+      if (begins_block) blocks_.emplace_back();
+      blocks_.back().push_back(place);
+    }
   }
 
-  std::vector<Record> run() {
+  RunResult run() {
     {
       std::vector<std::jthread> workers;
       for (int i = 0; i < options_.num_workers; ++i) workers.emplace_back([this] { work(); });
     }
-    if (failure_) std::rethrow_exception(failure_);
-    std::vector<Record> all;
-    for (auto& some : records_) std::move(some.begin(), some.end(), std::back_inserter(all));
-    return all;
+    if (error_) std::rethrow_exception(error_);
+    RunResult result;
+    for (auto& some : records_)
+      std::move(some.begin(), some.end(), std::back_inserter(result.records));
+    result.failures = std::move(failures_);
+    return result;
   }
 
  private:
-  struct Item {
-    const Task* task;
-    const TaskItem* item;
-  };
-
-  bool must_end() const { return has_failed_ || options_.generate.cancel.stop_requested(); }
-
-  void work() {
-    try {
-      at::init_num_threads();  // as many threads of LibTorch's as the caller's
-      use_own_stream(policies_.front().model->device());
-      for (std::size_t i = next_++; i < items_.size() && !must_end(); i = next_++) answer(i);
-    } catch (const Ended&) {
-      return;
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!failure_) failure_ = std::current_exception();
-      has_failed_ = true;
-    }
-  }
-
-  void answer(std::size_t idx) {
-    const auto [task, item] = items_[idx];
-    std::vector<Record> records(policies_.size());
-    std::vector<std::size_t> missing;
-    std::vector<engine::PolicyRun> runs;
-    for (std::size_t i = 0; i < policies_.size(); ++i) {
-      if (const Record* found = file_.find(*task, *item, policies_[i].spec.to_string())) {
-        records[i] = *found;
-      } else {
-        missing.push_back(i);
-        runs.push_back(policies_[i]);
-      }
-    }
-    auto rows = compare(runs, *item);
-    if (must_end()) return;
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      records[missing[i]] = make_record(*task, *item, std::move(rows[i]));
-
-    const std::lock_guard lock(mutex_);
-    for (const std::size_t i : missing) file_.add(records[i]);
-    records_[idx] = std::move(records);
-    if (options_.on_item) options_.on_item(++num_done_, std::ssize(items_));
-  }
+  using Block = std::vector<Place>;
 
   /// Thrown to leave an item that is being read.
   struct Ended {};
 
-  std::vector<engine::ResultRow> compare(std::span<const engine::PolicyRun> runs,
-                                         const TaskItem& item) const {
-    engine::CompareOptions compare;
-    compare.session = options_.session;
-    compare.generate = options_.generate;
-    compare.on_read = [this](std::int64_t, std::int64_t) {
-      if (must_end()) throw Ended();
-    };
-    const std::vector<std::string> questions = {item.question};
-    return engine::compare(runs, item.documents, questions, compare);
+  bool must_end() const { return has_failed_ || options_.answer.generate.cancel.stop_requested(); }
+
+  void work() {
+    try {
+      at::init_num_threads();  // as many threads of LibTorch's as the caller's
+      use_own_stream(entrants_.front().run.model->device());
+      for (std::size_t i = next_++; i < blocks_.size() && !must_end(); i = next_++)
+        try_block(blocks_[i]);
+    } catch (const Ended&) {
+      return;
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+      has_failed_ = true;
+    }
   }
 
-  std::span<const engine::PolicyRun> policies_;
+  /// Answers a block; if that fails, item by item, so that one cannot take others with it.
+  void try_block(const Block& block) {
+    try {
+      return answer(block);
+    } catch (const std::exception& error) {
+      if (block.size() == 1) return fail(block.front(), error);
+    }
+    for (const Place& place : block) {
+      if (must_end()) return;
+      try_block({place});
+    }
+  }
+
+  void fail(const Place& place, const std::exception& error) {
+    if (options_.on_failure == OnFailure::stop) rethrow_named(place);
+    const std::string text = error.what();
+    const Failure failure{place.task->name, place.item->id, text.substr(0, text.find('\n'))};
+    const std::lock_guard lock(mutex_);
+    file_.add(failure);
+    failures_.push_back(failure);
+    count_done();
+  }
+
+  void answer(const Block& block) {
+    std::vector<std::vector<Record>> found(block.size());
+    std::vector<PreparedItem> prepared;
+    std::vector<std::vector<bool>> wanted;
+    std::vector<std::size_t> prepared_idx;
+    AnswerOptions answer = options_.answer;
+    answer.on_read = [this](std::int64_t, std::int64_t) {
+      if (must_end()) throw Ended();
+    };
+    for (std::size_t i = 0; i < block.size(); ++i) {
+      std::vector<bool> missing = find_missing(block[i], found[i]);
+      if (std::ranges::find(missing, true) == missing.end()) continue;
+      prepared.push_back(
+          prepare_item(*block[i].task, *block[i].item, entrants_.front().run.model, answer));
+      wanted.push_back(std::move(missing));
+      prepared_idx.push_back(i);
+    }
+    auto made = answer_items(prepared, entrants_, wanted, answer);
+    if (must_end() && !prepared.empty()) return;
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      for (const Record& record : made[i]) file_.add(record);
+      std::ranges::move(made[i], std::back_inserter(found[prepared_idx[i]]));
+    }
+    for (std::size_t i = 0; i < block.size(); ++i) {
+      records_[block[i].idx] = in_order(std::move(found[i]));
+      count_done();
+    }
+  }
+
+  /// Collects the records of an item that are on disk; who is still to answer it.
+  std::vector<bool> find_missing(const Place& place, std::vector<Record>& found) const {
+    std::vector<bool> missing;
+    for (const Entrant& entrant : entrants_) {
+      const Record* record = file_.find(place.task->name, *place.item, entrant.name);
+      if (record != nullptr) found.push_back(*record);
+      missing.push_back(record == nullptr && entrant.plays(place.task->name));
+    }
+    return missing;
+  }
+
+  std::vector<Record> in_order(std::vector<Record> records) const {
+    const auto place_of = [&](const Record& record) {
+      return std::ranges::find(entrants_, record.row.policy, &Entrant::name) - entrants_.begin();
+    };
+    std::ranges::stable_sort(records, {}, place_of);
+    return records;
+  }
+
+  void count_done() {
+    ++num_done_;
+    if (options_.on_item) options_.on_item(num_done_, num_items_);
+  }
+
+  std::span<const Entrant> entrants_;
   const RunOptions& options_;
-  std::vector<Item> items_;
+  std::vector<Block> blocks_;
+  std::int64_t num_items_ = 0;
   std::atomic<std::size_t> next_ = 0;
   std::atomic<bool> has_failed_ = false;
 
   std::mutex mutex_;  // guards what follows
   RecordsFile file_;  // what it held at first does not change: `find` needs no lock
   std::vector<std::vector<Record>> records_;  // per item
+  std::vector<Failure> failures_;
   std::int64_t num_done_ = 0;
-  std::exception_ptr failure_;
+  std::exception_ptr error_;
 };
+
+/// What the records file holds of a run; `num_done` counts items that are finished or failed.
+RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                 const RecordsFile& file, std::int64_t& num_done) {
+  RunResult result;
+  num_done = 0;
+  for (const Place& place : all_places(tasks)) {
+    const std::string& task = place.task->name;
+    bool is_whole = true;
+    for (const Entrant& entrant : entrants) {
+      if (!entrant.plays(task)) continue;
+      const Record* record = file.find(task, *place.item, entrant.name);
+      if (record != nullptr) result.records.push_back(*record);
+      is_whole &= record != nullptr;
+    }
+    const Failure* failure = is_whole ? nullptr : file.find_failure(task, place.item->id);
+    if (failure != nullptr) result.failures.push_back(*failure);
+    num_done += is_whole || failure != nullptr;
+  }
+  return result;
+}
 
 }  // namespace
 
-std::vector<Record> run_tasks(std::span<const Task> tasks,
-                              std::span<const engine::PolicyRun> policies,
-                              const RunOptions& options) {
-  if (tasks.empty() || policies.empty()) return {};
-  return Run(tasks, policies, options).run();
+RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                    const RunOptions& options) {
+  if (tasks.empty() || entrants.empty()) return {};
+  return Run(tasks, entrants, options).run();
+}
+
+RunResult collect(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                  const RunOptions& options) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::minutes patience{30};
+  constexpr std::chrono::milliseconds poll_interval{500};
+  RecordsFile file(options.records_file, options.run_name, options.share.rank, options.share.size,
+                   RecordsFile::Purpose::collect);
+  const auto total = std::ssize(all_places(tasks));
+  std::int64_t last_done = -1;
+  auto last_change = Clock::now();
+  while (true) {
+    std::int64_t num_done = 0;
+    file.reload();
+    RunResult result = gather(tasks, entrants, file, num_done);
+    if (options.on_item) options.on_item(num_done, total);
+    if (num_done == total) {
+      file.merge(result.records, result.failures);
+      return result;
+    }
+    if (options.answer.generate.cancel.stop_requested()) return result;
+    if (num_done != last_done) last_change = Clock::now();
+    last_done = num_done;
+    if (Clock::now() - last_change > patience) {
+      core::resource_error(
+          "eval: {} of {} items are missing in {}.rank* and no process writes any more: start "
+          "again "
+          "without the launcher, which does the rest",
+          total - num_done, total, options.records_file.string());
+    }
+    std::this_thread::sleep_for(poll_interval);
+  }
 }
 
 }  // namespace gsa::eval

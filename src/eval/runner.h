@@ -7,42 +7,57 @@
 #include <string>
 #include <vector>
 
-#include "engine/compare.h"
-#include "eval/metrics.h"
+#include "eval/answering.h"
+#include "eval/entrant.h"
+#include "eval/record.h"
 #include "eval/task.h"
 
 namespace gsa::eval {
 
-/// A policy's answer to one item of a task.
-struct Record {
-  std::string task;
-  std::string item_id;
-  engine::ResultRow row;
-  std::string prediction;  ///< the first line of the answer, which is what is scored
-  QaScores scores;
+/// Several processes share a run's items: item i is that of process i modulo `size`.
+struct Share {
+  int rank = 0;
+  int size = 1;
+};
+
+enum class OnFailure {
+  stop,  ///< what goes wrong with an item is thrown, with the item's name
+  skip,  ///< the item is left out and listed in the result
 };
 
 struct RunOptions {
-  engine::SessionOptions session;
-  engine::GenerateOptions generate;
-  /// Items that are read and answered at the same time, each by a thread of its own (on a GPU: with
-  /// a stream of its own).
+  AnswerOptions answer;
+  /// Blocks of items that are read and answered at the same time, each by a thread of its own (on a
+  /// GPU: with a stream of its own).
   int num_workers = 1;
+  std::int64_t batch_size = 1;  ///< items of a block, which are answered in one forward per token
+  OnFailure on_failure = OnFailure::stop;
   /// Every finished record is a line of this file, so that a run that was cut off goes on where it
-  /// stopped; empty: none. Input error if the file is of another run. A record is found again by
-  /// task, item, question and policy.
+  /// stopped; empty: none. Of several processes each writes FILE.rankN. Input error if the file is
+  /// of another run. A record is found again by task, item, question and policy.
   std::filesystem::path records_file;
   std::string run_name;  ///< what answers depend on besides item and policy: models, prompts, ...
+  Share share;
   /// Called with the number of items that are done, one call at a time.
   std::function<void(std::int64_t done, std::int64_t total)> on_item;
 };
 
-/// Lets every policy answer every item. An item's documents are read once for all policies that
-/// read them alike. The records are in the order of tasks, items and policies; if the run was
-/// cancelled (`generate.cancel`), those that were finished. What goes wrong in an item is thrown
-/// once the others under way have ended.
-std::vector<Record> run_tasks(std::span<const Task> tasks,
-                              std::span<const engine::PolicyRun> policies,
-                              const RunOptions& options);
+struct RunResult {
+  std::vector<Record> records;  ///< in the order of tasks, items and entrants
+  std::vector<Failure> failures;
+};
+
+/// Lets every entrant answer every item of this process's share. An item's documents are read once
+/// for all policies that read them alike. If the run was cancelled (`generate.cancel`), the records
+/// are those that were finished. What goes wrong in an item is thrown once the others under way
+/// have ended, or listed (`on_failure`).
+RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                    const RunOptions& options);
+
+/// Waits until all processes have written their items to the records file, and makes it one file.
+/// For process 0 of several, when its own share is done. Resource error if nothing is written for
+/// half an hour: another process was lost; a single process started again does what is missing.
+RunResult collect(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                  const RunOptions& options);
 
 }  // namespace gsa::eval

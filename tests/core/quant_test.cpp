@@ -55,6 +55,58 @@ TEST(Quant, EqualsTheGgufPackageBitForBit) {
   }
 }
 
+TEST(Quant, WritesWhatTheGgufPackageWrites) {
+  const test::TempDir dir;
+  test::run_python("quant_vectors.py", {dir.path()});
+  const std::string bytes = read_file(dir / "values.f32");
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  for (const DataType type :
+       {DataType::f16, DataType::bf16, DataType::q8_0, DataType::q4_0, DataType::q4_1}) {
+    const std::string name(data_type_name(type));
+    SCOPED_TRACE(name);
+    const std::string expected = read_file(dir / (name + ".quantized"));
+    std::string blocks(expected.size(), '\0');
+    quantize(type, values, std::as_writable_bytes(std::span(blocks)));
+    std::int64_t num_different = 0;
+    for (std::size_t i = 0; i < blocks.size(); ++i) num_different += blocks[i] != expected[i];
+    EXPECT_EQ(num_different, 0) << "of " << blocks.size();
+  }
+}
+
+TEST(Quant, WritesWhatItReads) {
+  std::vector<float> values(64);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(i % 16) - 8;  // the codes of Q4_0 with scale 1
+  for (const DataType type : all_types) {
+    if (!can_quantize(type)) continue;
+    SCOPED_TRACE(data_type_name(type));
+    std::string blocks(static_cast<std::size_t>(data_bytes(type, 64)), '\0');
+    quantize(type, values, std::as_writable_bytes(std::span(blocks)));
+    const std::vector<float> read = dequantized(type, blocks);
+    // Half a step of Q8_0, whose scale is 8 / 127 rounded to f16.
+    const float tolerance = type == DataType::q8_0 ? 0.5F * 8 / 127 + 0.005F : 0;
+    for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(read[i], values[i], tolerance);
+  }
+}
+
+TEST(Quant, RefusesToWriteWhatItCannot) {
+  std::vector<float> values(256, 1);
+  std::vector<std::byte> out(210);
+  EXPECT_FALSE(can_quantize(DataType::q6_k));
+  EXPECT_THAT(error_of([&] { quantize(DataType::q6_k, values, out); }),
+              IsError(ErrorKind::input, "cannot be written as Q6_K again: use Q8_0 instead"));
+  EXPECT_THAT(error_of([&] { quantize(DataType::q8_0, values, out); }),
+              IsError(ErrorKind::internal, "256 values are not 210 bytes of Q8_0"));
+  out.resize(8 * 34);
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e6F}) {
+    values[40] = bad;
+    EXPECT_THAT(error_of([&] { quantize(DataType::q8_0, values, out); }),
+                IsError(ErrorKind::input, "values 32 to 63"));
+  }
+}
+
 TEST(Quant, RowsCanBeExpandedApart) {
   for (const DataType type : all_types) {
     SCOPED_TRACE(data_type_name(type));

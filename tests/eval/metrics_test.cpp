@@ -3,10 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include "core/rng.h"
-#include "eval/summary.h"
+#include "core/text_file.h"
+#include "eval/statistics.h"
+#include "support/errors.h"
 
 namespace gsa::eval {
 namespace {
@@ -41,6 +47,39 @@ TEST(Metrics, OfPairsWorkedOutByHand) {
     EXPECT_NEAR(scores.f1, c.f1, 1e-12) << c.prediction;
     EXPECT_EQ(scores.contains, c.contains) << c.prediction;
   }
+}
+
+TEST(Metrics, EqualThePublishedImplementations) {
+  const auto file =
+      core::TextFile::open(std::filesystem::path(GSA_TEST_DATA_DIR) / "metrics" / "cases.jsonl");
+  core::RecordReader reader(file);
+  std::map<Metric, int> num_cases;
+  for (nlohmann::json row; reader.next(row);) {
+    const auto metric = metric_by_name(row["metric"].get<std::string>(), reader.where());
+    const auto answers = row["answers"].get<std::vector<std::string>>();
+    const auto classes = row.value("classes", std::vector<std::string>());
+    const auto prediction = row["prediction"].get<std::string>();
+    EXPECT_NEAR(score(metric, prediction, answers, classes), row["score"].get<double>(), 1e-9)
+        << reader.where() << ": " << row.dump();
+    ++num_cases[metric];
+  }
+  EXPECT_EQ(num_cases.size(), 11U) << "every metric but `found`";
+  for (const auto& [metric, count] : num_cases) EXPECT_GE(count, 10) << metric_name(metric);
+}
+
+TEST(Metrics, FoundIsTheShareOfAllAnswers) {
+  const std::vector<std::string> answers = {"12", "34", "Blue"};
+  EXPECT_EQ(score(Metric::found, "34, BLUE and 12", answers), 1);
+  EXPECT_EQ(score(Metric::found, "34 and 56", answers), 1.0 / 3);
+  EXPECT_EQ(score(Metric::found, "", answers), 0);
+}
+
+TEST(Metrics, HaveNames) {
+  EXPECT_EQ(metric_by_name("rouge_l_zh", "x"), Metric::rouge_l_zh);
+  EXPECT_EQ(metric_name(Metric::code_similarity), "code_similarity");
+  EXPECT_THAT(test::error_of([] { metric_by_name("bleu", "f.json"); }),
+              test::IsError(ErrorKind::input,
+                            "f.json: there is no metric 'bleu': use one of qa_f1, qa_f1_zh"));
 }
 
 TEST(Bootstrap, IntervalIsThatOfTheNormalForManyValues) {

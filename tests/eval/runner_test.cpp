@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <stop_token>
+#include <thread>
 #include <tuple>
 
 #include "engine/tiny_model.h"
+#include "eval/perplexity.h"
 #include "eval/summary.h"
 #include "support/errors.h"
 #include "support/temp_dir.h"
@@ -29,29 +32,34 @@ const std::vector<std::string> kPolicies = {"full", "gsa@8", "streaming:tokens=6
 std::vector<Task> tasks() {
   std::vector<Task> result;
   for (const char* name : {"long", "short"}) {
-    Task task{name, {}};
+    Task task{name, {}, {}};
     for (int i = 0; i < kItemsPerTask; ++i) {
       const std::uint64_t seed = 10 * result.size() + i;
-      task.items.push_back({std::to_string(i),
-                            {random_text(60 + 50 * i, seed), random_text(40, seed + 100)},
-                            "Who is " + random_text(5, seed) + "?",
-                            {random_text(8, seed)}});
+      TaskItem item;
+      item.id = std::to_string(i);
+      item.documents = {random_text(60 + 50 * i, seed), random_text(40, seed + 100)};
+      item.question = "Who is " + random_text(5, seed) + "?";
+      item.answers = {random_text(8, seed)};
+      item.length = 100 + 50 * i;
+      if (i % 2 == 0) item.depth = 0.25 * i;
+      task.items.push_back(std::move(item));
     }
     result.push_back(std::move(task));
   }
   return result;
 }
 
-std::vector<engine::PolicyRun> policies() {
-  std::vector<engine::PolicyRun> runs;
-  for (const auto& policy : kPolicies) runs.push_back({tiny_model(), PolicySpec::parse(policy)});
-  return runs;
+std::vector<Entrant> policies() {
+  std::vector<Entrant> entrants;
+  for (const auto& policy : kPolicies)
+    entrants.emplace_back(engine::PolicyRun{tiny_model(), PolicySpec::parse(policy)});
+  return entrants;
 }
 
 RunOptions options(const std::filesystem::path& records_file = {}) {
   RunOptions result;
-  result.session.chat_template = text::ChatTemplate::by_name("chatml");
-  result.generate.max_tokens = 5;
+  result.answer.session.chat_template = text::ChatTemplate::by_name("chatml");
+  result.answer.generate.max_tokens = 5;
   result.records_file = records_file;
   result.run_name = "a run";
   return result;
@@ -62,8 +70,16 @@ auto content(const Record& record) {
   return std::tuple(record.task, record.item_id, record.row.policy, record.row.question,
                     record.prediction, record.row.answer, record.row.answer_tokens,
                     record.row.context_tokens, record.row.fraction_read,
-                    record.row.prefill_fraction, record.scores.f1, record.scores.exact_match,
-                    record.scores.contains);
+                    record.row.prefill_fraction, record.metric, record.score, record.secondary.f1,
+                    record.length, record.depth, record.is_truncated, record.setting);
+}
+
+/// The records of a run without failures.
+std::vector<Record> records_of(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                               const RunOptions& opts) {
+  RunResult result = run_tasks(tasks, entrants, opts);
+  EXPECT_TRUE(result.failures.empty());
+  return std::move(result.records);
 }
 
 auto contents(const std::vector<Record>& records) {
@@ -84,23 +100,29 @@ void write(const std::filesystem::path& path, const std::string& bytes) {
 TEST(EvalRunner, RecordsAreInOrderAndThoseOfSingleComparisons) {
   const auto all = tasks();
   const auto runs = policies();
-  const auto records = run_tasks(all, runs, options());
+  const auto records = records_of(all, runs, options());
   ASSERT_EQ(records.size(), all.size() * kItemsPerTask * runs.size());
   std::size_t at = 0;
   for (const Task& task : all) {
     for (const TaskItem& item : task.items) {
       engine::CompareOptions compare;
-      compare.session = options().session;
-      compare.generate = options().generate;
+      compare.session = options().answer.session;
+      compare.generate = options().answer.generate;
       const std::vector<std::string> questions = {item.question};
-      for (const auto& row : engine::compare(runs, item.documents, questions, compare)) {
+      std::vector<engine::PolicyRun> plain;
+      for (const Entrant& entrant : runs) plain.push_back(entrant.run);
+      for (const auto& row : engine::compare(plain, item.documents, questions, compare)) {
         const Record& record = records[at++];
         EXPECT_EQ(record.task, task.name);
         EXPECT_EQ(record.item_id, item.id);
         EXPECT_EQ(record.row.policy, row.policy);
         EXPECT_EQ(record.row.answer, row.answer);
         EXPECT_EQ(record.row.fraction_read, row.fraction_read);
-        EXPECT_EQ(record.scores.f1, score_qa(record.prediction, item.answers).f1);
+        EXPECT_EQ(record.secondary.f1, score_qa(record.prediction, item.answers).f1);
+        EXPECT_EQ(record.metric, "qa_f1");
+        EXPECT_EQ(record.score, score(Metric::qa_f1, record.prediction, item.answers));
+        EXPECT_EQ(record.length, item.length);
+        EXPECT_EQ(record.depth, item.depth);
       }
     }
   }
@@ -109,7 +131,7 @@ TEST(EvalRunner, RecordsAreInOrderAndThoseOfSingleComparisons) {
 TEST(EvalRunner, AnyNumberOfWorkersGivesTheSameRecords) {
   const auto all = tasks();
   const auto runs = policies();
-  const auto expected = contents(run_tasks(all, runs, options()));
+  const auto expected = contents(records_of(all, runs, options()));
   for (const int num_workers : {2, 3, 20}) {
     auto opts = options();
     opts.num_workers = num_workers;
@@ -118,7 +140,7 @@ TEST(EvalRunner, AnyNumberOfWorkersGivesTheSameRecords) {
       EXPECT_EQ(total, 2 * kItemsPerTask);
       done.push_back(count);
     };
-    EXPECT_EQ(contents(run_tasks(all, runs, opts)), expected) << num_workers;
+    EXPECT_EQ(contents(records_of(all, runs, opts)), expected) << num_workers;
     EXPECT_EQ(done, (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8}));
   }
 }
@@ -127,17 +149,17 @@ TEST(EvalRunner, GoesOnWhereARecordsFileWasCutOff) {
   const TempDir dir;
   const auto all = tasks();
   const auto runs = policies();
-  const auto expected = run_tasks(all, runs, options(dir / "records"));
+  const auto expected = records_of(all, runs, options(dir / "records"));
   const std::string whole = read(dir / "records");
   const std::size_t header_len = whole.find('\n') + 1;
   for (std::size_t len = header_len; len <= whole.size(); len += whole.size() / 7) {
     write(dir / "records", whole.substr(0, len));
-    const auto records = run_tasks(all, runs, options(dir / "records"));
+    const auto records = records_of(all, runs, options(dir / "records"));
     EXPECT_EQ(contents(records), contents(expected)) << len;
     const auto summaries = summarize(records), wanted = summarize(expected);
     ASSERT_EQ(summaries.size(), wanted.size());
     for (std::size_t i = 0; i < summaries.size(); ++i)
-      EXPECT_EQ(summaries[i].f1.low, wanted[i].f1.low);
+      EXPECT_EQ(summaries[i].score.low, wanted[i].score.low);
 
     const std::string now = read(dir / "records");
     EXPECT_EQ(std::ranges::count(now, '\n'), std::ranges::count(whole, '\n'));
@@ -150,26 +172,26 @@ TEST(EvalRunner, DoesAgainWhatIsDamagedOrAskedInOtherWords) {
   const TempDir dir;
   auto all = tasks();
   const auto runs = policies();
-  const auto expected = run_tasks(all, runs, options(dir / "records"));
+  const auto expected = records_of(all, runs, options(dir / "records"));
   std::string text = read(dir / "records");
   const auto num_lines = std::ranges::count(text, '\n');
   const std::size_t second = text.find('\n', text.find('\n') + 1) + 1;
   text[second + 1] = '#';
   write(dir / "records", text);
-  EXPECT_EQ(contents(run_tasks(all, runs, options(dir / "records"))), contents(expected));
+  EXPECT_EQ(contents(records_of(all, runs, options(dir / "records"))), contents(expected));
   EXPECT_EQ(std::ranges::count(read(dir / "records"), '\n'), num_lines);
 
   all[0].items[1].question = "What else?";
-  const auto changed = run_tasks(all, runs, options(dir / "records"));
-  EXPECT_EQ(contents(changed), contents(run_tasks(all, runs, options())));
-  EXPECT_EQ(contents(run_tasks(all, runs, options(dir / "records"))), contents(changed));
+  const auto changed = records_of(all, runs, options(dir / "records"));
+  EXPECT_EQ(contents(changed), contents(records_of(all, runs, options())));
+  EXPECT_EQ(contents(records_of(all, runs, options(dir / "records"))), contents(changed));
 }
 
 TEST(EvalRunner, RefusesRecordsOfAnotherRun) {
   const TempDir dir;
   const auto all = tasks();
   const auto runs = policies();
-  run_tasks(all, runs, options(dir / "records"));
+  records_of(all, runs, options(dir / "records"));
   const std::string whole = read(dir / "records");
   auto other = options(dir / "records");
   other.run_name = "another run";
@@ -196,6 +218,8 @@ TEST(EvalRunner, ThrowsWhatGoesWrongAndKeepsWhatWasDone) {
     opts.on_item = [&](std::int64_t count, std::int64_t) { num_done = count; };
     EXPECT_THAT(error_of([&] { run_tasks(all, runs, opts); }),
                 IsError(ErrorKind::input, "trained for"));
+    EXPECT_THAT(error_of([&] { run_tasks(all, runs, opts); }),
+                IsError(ErrorKind::input, "task short, item '2': "));
     const std::string text = read(opts.records_file);
     EXPECT_EQ(std::ranges::count(text, '\n'),
               1 + num_done * static_cast<std::int64_t>(runs.size()));
@@ -209,13 +233,135 @@ TEST(EvalRunner, StopsAndGoesOn) {
   const auto runs = policies();
   std::stop_source source;
   auto opts = options(dir / "records");
-  opts.generate.cancel = source.get_token();
+  opts.answer.generate.cancel = source.get_token();
   opts.on_item = [&](std::int64_t done, std::int64_t) {
     if (done == 3) source.request_stop();
   };
-  EXPECT_EQ(run_tasks(all, runs, opts).size(), 3 * runs.size());
-  const auto records = run_tasks(all, runs, options(dir / "records"));
-  EXPECT_EQ(contents(records), contents(run_tasks(all, runs, options())));
+  EXPECT_EQ(records_of(all, runs, opts).size(), 3 * runs.size());
+  const auto records = records_of(all, runs, options(dir / "records"));
+  EXPECT_EQ(contents(records), contents(records_of(all, runs, options())));
+}
+
+TEST(EvalRunner, BatchesGiveTheRecordsOfSingleItems) {
+  const auto all = tasks();
+  const auto runs = policies();
+  const auto expected = contents(records_of(all, runs, options()));
+  for (const std::int64_t batch_size : {2, 3, 100}) {
+    auto opts = options();
+    opts.batch_size = batch_size;
+    opts.num_workers = batch_size == 3 ? 2 : 1;
+    EXPECT_EQ(contents(records_of(all, runs, opts)), expected) << batch_size;
+  }
+}
+
+TEST(EvalRunner, SkipsWhatFailsIfItIsToGoOn) {
+  const TempDir dir;
+  auto all = tasks();
+  const auto runs = policies();
+  all[1].items[2].question = std::string(5000, 'x');
+  for (const std::int64_t batch_size : {1, 4}) {
+    auto opts = options(dir / std::to_string(batch_size));
+    opts.batch_size = batch_size;
+    opts.on_failure = OnFailure::skip;
+    std::int64_t num_done = 0;
+    opts.on_item = [&](std::int64_t count, std::int64_t) { num_done = count; };
+    const RunResult result = run_tasks(all, runs, opts);
+    EXPECT_EQ(num_done, 2 * kItemsPerTask);
+    EXPECT_EQ(result.records.size(), (2 * kItemsPerTask - 1) * runs.size());
+    ASSERT_EQ(result.failures.size(), 1U);
+    EXPECT_EQ(result.failures[0].task, "short");
+    EXPECT_EQ(result.failures[0].item_id, "2");
+    EXPECT_NE(result.failures[0].error.find("trained for"), std::string::npos);
+
+    auto mended = tasks();
+    EXPECT_EQ(contents(records_of(mended, runs, opts)),
+              contents(records_of(mended, runs, options())))
+        << "what failed is tried again";
+  }
+}
+
+TEST(EvalRunner, ProcessesShareTheItems) {
+  const TempDir dir;
+  const auto all = tasks();
+  const auto runs = policies();
+  const auto expected = contents(records_of(all, runs, options()));
+  auto opts = options(dir / "records");
+  const auto of_process = [&](int rank, int size) {
+    opts.share = {rank, size};
+    return opts;
+  };
+  const auto first = records_of(all, runs, of_process(0, 3));
+  EXPECT_EQ(first.size(), 3 * runs.size());
+  std::jthread others([&, theirs = opts]() mutable {
+    for (const int rank : {1, 2}) {
+      theirs.share = {rank, 3};
+      records_of(all, runs, theirs);
+    }
+  });
+  const RunResult whole = collect(all, runs, of_process(0, 3));
+  others.join();
+  EXPECT_EQ(contents(whole.records), expected);
+  EXPECT_FALSE(std::filesystem::exists(dir / "records.rank1"));
+
+  const std::string text = read(dir / "records");
+  EXPECT_EQ(contents(records_of(all, runs, options(dir / "records"))), expected);
+  EXPECT_EQ(read(dir / "records"), text) << "nothing was done again";
+}
+
+TEST(EvalRunner, AnyNumberOfProcessesGoesOn) {
+  const TempDir dir;
+  const auto all = tasks();
+  const auto runs = policies();
+  auto opts = options(dir / "records");
+  opts.share = {1, 3};
+  records_of(all, runs, opts);
+  std::int64_t num_new = 0;
+  opts.share = {0, 1};
+  const auto records = records_of(all, runs, opts);
+  EXPECT_EQ(contents(records), contents(records_of(all, runs, options())));
+  const std::string text = read(dir / "records");
+  num_new = std::ranges::count(text, '\n') - 1;
+  EXPECT_EQ(num_new, static_cast<std::int64_t>(records.size() - 3 * runs.size()));
+}
+
+TEST(EvalRunner, CutsTheMiddleOutOfItemsThatAreTooLong) {
+  auto all = tasks();
+  const auto runs = policies();
+  auto opts = options();
+  opts.answer.max_context = 256;
+  const auto records = records_of(all, runs, opts);
+  std::int64_t num_truncated = 0;
+  for (const Record& record : records) {
+    EXPECT_LE(record.row.context_tokens, 256);
+    num_truncated += record.is_truncated;
+  }
+  EXPECT_GT(num_truncated, 0);
+  EXPECT_LT(num_truncated, std::ssize(records));
+}
+
+TEST(EvalRunner, PredictsTexts) {
+  const std::string text = random_text(3000, 5);
+  const Task task =
+      make_perplexity_task({.lengths = {64, 512}, .num_predicted = 40, .num_per_length = 2}, text,
+                           "text", tiny_model()->tokenizer());
+  ASSERT_EQ(task.items.size(), 4U);
+  EXPECT_TRUE(task.items[2].documents[0].ends_with(task.items[0].documents[0]));
+  EXPECT_EQ(task.items[2].answers, task.items[0].answers);
+  const auto runs = policies();
+  const auto records = records_of({&task, 1}, runs, options());
+  ASSERT_EQ(records.size(), 4 * runs.size());
+  for (const Record& record : records) {
+    EXPECT_EQ(record.metric, "perplexity");
+    EXPECT_GT(record.score, 1) << "a random model knows nothing";
+    EXPECT_EQ(record.row.answer_tokens, 39);
+    EXPECT_EQ(record.row.context_tokens, record.length);
+  }
+  EXPECT_EQ(records[0].row.fraction_read, 1);
+  const auto summaries = summarize(records);
+  EXPECT_NEAR(
+      summaries[0].score.mean,
+      std::exp((records[0].score + records[3].score + records[6].score + records[9].score) / 4),
+      1e-6);
 }
 
 }  // namespace

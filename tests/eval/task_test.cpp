@@ -1,5 +1,6 @@
 #include "eval/task.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -41,6 +42,106 @@ TEST(EvalTask, ReadsBothForms) {
   EXPECT_EQ(task.items[1].answers, std::vector<std::string>{"here"});
 }
 
+TEST(EvalTask, ReadsTheFieldsOfRetrievedPassages) {
+  const TempDir dir;
+  write(dir / "rag.jsonl", R"({"id": "q7", "question": "Who?", "answers": ["a"], "documents": [)"
+                           R"({"title": "T", "text": "one"}, {"text": "two"}, "three"]})");
+  const Task task = read_task(dir / "rag.jsonl");
+  EXPECT_EQ(task.items[0].id, "q7");
+  EXPECT_EQ(task.items[0].question, "Who?");
+  EXPECT_EQ(task.items[0].documents, (std::vector<std::string>{"T\none", "two", "three"}));
+}
+
+TEST(EvalTask, WithoutANameOfTheCatalogueIsAskedAsASessionAsks) {
+  const TempDir dir;
+  write(dir / "qa.jsonl", two_items);
+  const TaskFormat format = read_task(dir / "qa.jsonl").format;
+  EXPECT_EQ(format.name, "");
+  EXPECT_FALSE(format.prompt.has_value());
+  EXPECT_EQ(format.metric, Metric::qa_f1);
+  EXPECT_EQ(format.max_tokens, 32);
+  EXPECT_TRUE(format.first_line);
+}
+
+std::string format_name(const std::filesystem::path& path) { return read_task(path).format.name; }
+
+TEST(EvalTask, TakesTheFormatOfItsDatasetThenOfItsName) {
+  const TempDir dir;
+  const std::string record =
+      R"("input": "q", "context": "c", "answers": ["Paragraph 3"], "all_classes": null})";
+  write(dir / "qasper.jsonl", "{" + record);
+  EXPECT_EQ(format_name(dir / "qasper.jsonl"), "qasper");
+  write(dir / "qasper_e.jsonl.x", "{" + record);
+  EXPECT_EQ(format_name(dir / "qasper_e.jsonl.x"), "qasper");
+  write(dir / "qasper.jsonl", R"({"dataset": "passage_retrieval_en", )" + record);
+  EXPECT_EQ(format_name(dir / "qasper.jsonl"), "passage_retrieval_en");
+  write(dir / "qasper.jsonl", R"({"dataset": "of my own", )" + record);
+  EXPECT_EQ(format_name(dir / "qasper.jsonl"), "qasper");
+  write(dir / "qasper.task.json", R"({"metric": "rouge_l", "max_tokens": 64})");
+  const Task described = read_task(dir / "qasper.jsonl");
+  EXPECT_EQ(described.format.name, "qasper.task.json");
+  EXPECT_EQ(described.format.metric, Metric::rouge_l);
+  EXPECT_FALSE(described.format.prompt.has_value());
+  const Task given = read_task(dir / "qasper.jsonl", {find_format("gov_report"), {}});
+  EXPECT_EQ(given.format.name, "gov_report");
+  EXPECT_EQ(given.items[0].question, "") << "its prompt has no place for one";
+}
+
+TEST(EvalTask, MayHaveNoQuestionWhereThePromptSaysWhatToDo) {
+  const TempDir dir;
+  const std::string record = R"({"input": "", "context": "c", "answers": ["a"], "length": 5})";
+  for (const char* name : {"gov_report", "lcc", "repobench-p"}) {
+    write(dir / "task.jsonl", record);
+    const Task task = read_task(dir / "task.jsonl", {find_format(name), {}});
+    EXPECT_EQ(task.items[0].question, "");
+    EXPECT_EQ(task.items[0].length, 5);
+  }
+  const auto read = [&] { read_task(dir / "task.jsonl", {find_format("triviaqa"), {}}); };
+  EXPECT_THAT(error_of(read), IsError(ErrorKind::input, "task.jsonl:1: has no question"));
+}
+
+TEST(EvalTask, NeedsWhatItsMetricNeeds) {
+  const TempDir dir;
+  write(dir / "trec.jsonl", R"({"input": "q", "context": "c", "answers": ["a"]})");
+  EXPECT_THAT(error_of([&] { read_task(dir / "trec.jsonl"); }),
+              IsError(ErrorKind::input, "trec.jsonl:1: has no 'all_classes'"));
+  write(dir / "trec.jsonl",
+        R"({"input": "q", "context": "c", "answers": ["a"], "all_classes": ["a", "b"]})");
+  EXPECT_EQ(read_task(dir / "trec.jsonl").items[0].classes, (std::vector<std::string>{"a", "b"}));
+  write(dir / "passage_retrieval_zh.jsonl", R"({"input": "q", "context": "c", "answers": ["7"]})");
+  EXPECT_THAT(error_of([&] { read_task(dir / "passage_retrieval_zh.jsonl"); }),
+              IsError(ErrorKind::input, "the answer '7' names no paragraph"));
+}
+
+TEST(EvalTask, LeavesOutBrokenLinesWhereAskedTo) {
+  const TempDir dir;
+  const std::string good = R"({"input": "q", "context": "c", "answers": ["a"]})";
+  write(dir / "qa.jsonl", "{\"input\": \n" + good + "\n[]\n" +
+                              R"({"input": "q", "context": "", "answers": ["a"]})" + "\n" +
+                              R"({"input": "q", "context": "c", "answers": "a"})" + "\n" + good);
+  std::vector<std::string> errors;
+  ReadTaskOptions options;
+  options.on_bad_line = [&](const Error& error) { errors.emplace_back(error.what()); };
+  const Task task = read_task(dir / "qa.jsonl", options);
+  ASSERT_EQ(task.items.size(), 2U);
+  EXPECT_EQ(task.items[0].id, "2");
+  EXPECT_EQ(task.items[1].id, "6");
+  ASSERT_EQ(errors.size(), 4U);
+  EXPECT_THAT(errors[0], testing::HasSubstr("qa.jsonl:1"));
+  EXPECT_THAT(errors[1], testing::HasSubstr("qa.jsonl:3: is a JSON array"));
+  EXPECT_THAT(errors[2], testing::HasSubstr("qa.jsonl:4: document 1 is empty"));
+  EXPECT_THAT(errors[3], testing::HasSubstr("qa.jsonl:5: 'answers' is a JSON string"));
+
+  write(dir / "qa.jsonl", "[]\n[]");
+  EXPECT_THAT(error_of([&] { read_task(dir / "qa.jsonl", options); }),
+              IsError(ErrorKind::input, "it holds no records"));
+  const std::string packed = test::xz(good + "\n" + good);
+  write(dir / "qa.jsonl.xz", packed.substr(0, packed.size() - 20));
+  EXPECT_THAT(error_of([&] { read_task(dir / "qa.jsonl.xz", options); }),
+              IsError(ErrorKind::input, "qa.jsonl.xz"))
+      << "a damaged file is no broken line";
+}
+
 TEST(EvalTask, ReadsPackedFiles) {
   const TempDir dir;
   for (const auto& [name, bytes] :
@@ -67,6 +168,16 @@ TEST(EvalTask, NamesFileLineAndFieldOfAMistake) {
       {R"({"input": "q", "answers": ["a"]})", "neither 'documents' nor 'context'"},
       {R"({"input": "q", "documents": [], "answers": ["a"]})", "neither 'documents' nor 'context'"},
       {R"({"input": "q", "documents": "c", "answers": ["a"]})", "'documents' is a JSON string"},
+      {R"({"input": "q", "context": "", "answers": ["a"]})", "qa.jsonl:1: document 1 is empty"},
+      {R"({"input": "q", "documents": ["c", ""], "answers": ["a"]})", "document 2 is empty"},
+      {R"({"input": "q", "documents": [{"title": "c"}], "answers": ["a"]})",
+       "a document has no field 'text'"},
+      {R"({"input": "q", "context": "c", "answers": "a"})", "'answers' is a JSON string"},
+      {R"({"input": "q", "context": "c", "answers": ["a"], "length": "x"})", "length"},
+      {R"({"input": "q", "context": "c", "answers": ["a"], "dataset": "x"})"
+       "\n"
+       R"({"input": "q", "context": "c", "answers": ["a"], "dataset": "y"})",
+       "qa.jsonl:2: is of the dataset 'y', records before it of 'x'"},
       {R"({"input": "q", "documents": ["c", 3], "answers": ["a"]})",
        "'documents' holds a JSON num"},
       {R"({"input": "q", "context": "c"})", "qa.jsonl:1: has no 'answers'"},

@@ -1,0 +1,159 @@
+#include "eval/findings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "eval/perplexity.h"
+
+namespace gsa::eval {
+namespace {
+
+bool is_perplexity_metric(const std::string& metric) { return metric == kPerplexityName; }
+
+Interval scaled(const Interval& interval, double factor) {
+  return {factor * interval.mean, factor * interval.low, factor * interval.high};
+}
+
+/// A report shows points from 0 to 100, and perplexity as it is.
+double scale_of(const std::string& metric) { return is_perplexity_metric(metric) ? 1 : 100; }
+
+ReportRow make_row(const Summary& summary, const Conditions& conditions) {
+  ReportRow row;
+  row.task = summary.task;
+  row.policy = summary.policy;
+  row.adapter = conditions.adapter;
+  row.context_read = conditions.context_read;
+  row.is_query_aware = conditions.is_query_aware;
+  row.num_items = summary.num_items;
+  row.metric = summary.metric;
+  row.score = scaled(summary.score, scale_of(summary.metric));
+  if (is_perplexity_metric(summary.metric)) {
+    row.kind = ScoreKind::perplexity;
+  } else {
+    row.secondary = {{"f1", 100 * summary.f1.mean},
+                     {"exact_match", 100 * summary.exact_match.mean},
+                     {"contains", 100 * summary.contains.mean}};
+  }
+  row.nominal_ratio = summary.nominal_ratio;
+  row.fraction_read = summary.fraction_read;
+  row.prefill_fraction = summary.prefill_fraction;
+  row.context_tokens = summary.context_tokens;
+  row.answer_tokens = summary.answer_tokens;
+  row.prefill_seconds = summary.prefill_seconds;
+  if (row.kind == ScoreKind::points) {
+    row.decode_ms_per_token = summary.decode_ms_per_token;
+    row.kv_bytes_per_token = summary.kv_bytes_per_token;
+  }
+  if (summary.peak_memory_bytes > 0) row.peak_memory_bytes = summary.peak_memory_bytes;
+  row.num_truncated = summary.num_truncated;
+  return row;
+}
+
+const Entrant* find_entrant(std::span<const Entrant> entrants, const std::string& name) {
+  const auto found = std::ranges::find(entrants, name, &Entrant::name);
+  return found == entrants.end() ? nullptr : &*found;
+}
+
+std::int64_t count_left_out(const Findings& findings, const std::string& task,
+                            const std::string& target) {
+  for (const EqualBudget& table : findings.equal_budgets)
+    if (table.task == task && table.target == target) return std::ssize(table.left_out);
+  return 0;
+}
+
+std::vector<std::string> notes_of(const Findings& findings) {
+  std::vector<std::string> notes;
+  for (const EqualBudget& table : findings.equal_budgets) {
+    std::string note = fmt::format("{}: ", table.task);
+    for (const EqualBudget::Row& row : table.rows) {
+      note += fmt::format("{} reads {:.1f} % of the keys, ", row.policy, 100 * row.fraction_read);
+    }
+    note += fmt::format(
+        "on {} items; budgets were set on other items to read as much as {} ({:.1f} %), {} items "
+        "shorter than a policy's floor are left out.",
+        table.num_items, table.target, 100 * table.wanted, table.left_out.size());
+    notes.push_back(std::move(note));
+    for (const Matched& one : table.unmatched) {
+      notes.push_back(fmt::format(
+          "{}: {} sits out: no budget lets it read {:.1f} % of the keys, the nearest is {:.1f} %.",
+          one.task, one.entrant, 100 * one.wanted, 100 * one.measured));
+    }
+  }
+  if (!findings.failures.empty()) {
+    notes.push_back(fmt::format("{} items were skipped because of errors, the first: {}",
+                                findings.failures.size(), findings.failures.front().error));
+  }
+  return notes;
+}
+
+}  // namespace
+
+Findings find(const RunResult& result, std::span<const Matched> matched,
+              const std::string& baseline) {
+  Findings findings;
+  findings.equal_budgets = equal_budgets(result.records, matched);
+  std::set<std::tuple<std::string, std::string, std::string>> left_out;  // task, policy, item
+  for (const EqualBudget& table : findings.equal_budgets) {
+    for (const EqualBudget::Row& row : table.rows) {
+      if (row.policy == table.target) continue;
+      for (const std::string& item : table.left_out)
+        left_out.insert({table.task, row.policy, item});
+    }
+  }
+  std::vector<Record> records;
+  std::ranges::copy_if(result.records, std::back_inserter(records), [&](const Record& record) {
+    return !left_out.contains({record.task, record.row.policy, record.item_id});
+  });
+  findings.summaries = summarize(records);
+  if (!baseline.empty()) findings.comparisons = compare_to(baseline, records);
+  findings.lengths = by_length(records);
+  findings.depths = by_depth(records);
+  findings.failures = result.failures;
+  return findings;
+}
+
+Report make_report(const Findings& findings, std::span<const Entrant> entrants, ReportHead head) {
+  Report report;
+  report.title = std::move(head.title);
+  report.model = std::move(head.model);
+  report.command = std::move(head.command);
+  report.date = std::move(head.date);
+  report.notes = notes_of(findings);
+  std::set<std::string> losses;  // tasks whose score is a perplexity
+  for (const Summary& summary : findings.summaries) {
+    const Entrant* entrant = find_entrant(entrants, summary.policy);
+    if (entrant == nullptr) continue;
+    const Conditions conditions = conditions_of(entrant->run);
+    ReportRow row = make_row(summary, conditions);
+    row.num_below_floor = count_left_out(findings, summary.task, entrant->target);
+    if (row.kind == ScoreKind::perplexity) losses.insert(summary.task);
+    report.budgets.push_back({row.task,
+                              conditions.adapter.empty()
+                                  ? entrant->run.spec.name
+                                  : entrant->run.spec.name + ", " + conditions.adapter,
+                              row.policy, row.fraction_read, row.score});
+    report.rows.push_back(std::move(row));
+  }
+  const auto scale = [&](const std::string& task) { return losses.contains(task) ? 1.0 : 100.0; };
+  for (const LengthBucket& bucket : findings.lengths) {
+    report.lengths.push_back({bucket.task, bucket.policy, bucket.min_tokens, bucket.max_tokens,
+                              bucket.num_items, scaled(bucket.score, scale(bucket.task))});
+  }
+  for (const DepthCell& cell : findings.depths) {
+    report.needles.push_back(
+        {cell.task, cell.policy, cell.length, cell.depth, 100 * cell.score, cell.num_items});
+  }
+  for (const Comparison& one : findings.comparisons) {
+    report.pairs.push_back({one.task, one.policy, one.baseline, one.num_items,
+                            scaled(one.test.difference, scale(one.task)), one.test.p_value});
+  }
+  for (const TaskDiagnosis& one : findings.diagnoses)
+    report.diagnostics.insert(report.diagnostics.end(), one.grids.begin(), one.grids.end());
+  return report;
+}
+
+}  // namespace gsa::eval

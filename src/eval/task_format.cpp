@@ -1,0 +1,106 @@
+#include "eval/task_format.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "core/text_file.h"
+#include "core/utf8.h"
+
+namespace gsa::eval {
+namespace {
+
+using core::input_error;
+using nlohmann::json;
+
+constexpr std::string_view input_mark = "{input}";
+constexpr std::int64_t max_answer_len = 65536;
+constexpr std::array<std::string_view, 8> fields = {
+    "before", "after", "metric", "max_tokens", "chat", "first_line", "language", "like"};
+
+void check_fields(const json& object, const std::string& where) {
+  if (!object.is_object())
+    input_error("task: {}: is a JSON {}, not an object", where, object.type_name());
+  for (const auto& [key, value] : object.items()) {
+    if (std::ranges::find(fields, key) == fields.end())
+      input_error("task: {}: has no use for the field '{}': use {}", where, core::printable(key),
+                  fmt::join(fields, ", "));
+  }
+}
+
+/// The defaults of a description: those of the format that it names.
+TaskFormat base_format(const json& object, const std::string& where) {
+  const auto name = core::find_string(object, "like", where);
+  if (!name) return {};
+  if (auto format = find_format(*name)) return *std::move(format);
+  input_error("task: {}: 'like' names the format '{}', which is none of {}", where,
+              core::printable(*name), fmt::join(format_names(), ", "));
+}
+
+/// The text behind the documents with its mark, as a description writes it.
+std::string after_text(const TaskFormat& format) {
+  if (!format.prompt) return "\n\n{input}";
+  const std::string_view mark = format.uses_input ? input_mark : "";
+  return format.prompt->before_question + std::string(mark) + format.prompt->after_question;
+}
+
+void read_prompt(const json& object, const std::string& where, TaskFormat& format) {
+  const auto before = core::find_string(object, "before", where);
+  const auto after = core::find_string(object, "after", where);
+  const auto chat = core::find_bool(object, "chat", where);
+  if (!before && !after && !chat) return;
+  const bool uses_chat = chat.value_or(!format.prompt || format.prompt->use_chat_template);
+  const std::string default_before = format.prompt ? format.prompt->before : "";
+  const std::string behind = after.value_or(after_text(format));
+  format.prompt = make_prompt(before.value_or(default_before), behind, where);
+  format.prompt->use_chat_template = uses_chat;
+  format.uses_input = behind.find(input_mark) != std::string::npos;
+  if (core::trimmed(behind).empty())
+    input_error("task: {}: 'after' says nothing: write what is asked, with {{input}}", where);
+}
+
+}  // namespace
+
+engine::PromptFormat make_prompt(std::string_view before, std::string_view after,
+                                 std::string_view where) {
+  engine::PromptFormat prompt{std::string(before), std::string(after), ""};
+  const std::size_t at = after.find(input_mark);
+  if (at == std::string_view::npos) return prompt;
+  prompt.before_question = after.substr(0, at);
+  prompt.after_question = after.substr(at + input_mark.size());
+  if (prompt.after_question.find(input_mark) != std::string::npos)
+    input_error("task: {}: {{input}} stands twice behind the documents: write it once", where);
+  return prompt;
+}
+
+TaskFormat read_format(const std::filesystem::path& path) {
+  const std::string where = path.string();
+  const json object = core::parse_json(core::read_file(path), where, core::DuplicateKeys::refuse);
+  check_fields(object, where);
+  TaskFormat format = base_format(object, where);
+  format.name = path.filename().string();
+  read_prompt(object, where, format);
+  if (const auto metric = core::find_string(object, "metric", where))
+    format.metric = metric_by_name(*metric, "task: " + where + ": 'metric'");
+  format.max_tokens = core::find_int(object, "max_tokens", where).value_or(format.max_tokens);
+  if (format.max_tokens < 1 || format.max_tokens > max_answer_len) {
+    input_error("task: {}: 'max_tokens' is {}: give 1 to {}", where, format.max_tokens,
+                max_answer_len);
+  }
+  format.first_line = core::find_bool(object, "first_line", where).value_or(format.first_line);
+  format.language = core::find_string(object, "language", where).value_or(format.language);
+  return format;
+}
+
+std::string scored_part(const TaskFormat& format, std::string_view answer) {
+  if (!format.first_line) return std::string(answer);
+  answer.remove_prefix(std::min(answer.find_first_not_of('\n'), answer.size()));
+  return std::string(core::trimmed(answer.substr(0, answer.find('\n'))));
+}
+
+}  // namespace gsa::eval
