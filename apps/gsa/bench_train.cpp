@@ -2,7 +2,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
@@ -17,8 +16,8 @@
 
 #include "core/error.h"
 #include "core/rng.h"
-#include "engine/memory.h"
 #include "interrupt.h"
+#include "peak_memory.h"
 #include "progress.h"
 #include "samples.h"
 #include "table.h"
@@ -62,25 +61,6 @@ bool is_out_of_memory(const std::exception& error) {
     if (text.find(sign) != std::string_view::npos) return true;
   return false;
 }
-
-/// The most memory in use since it was made: what a GPU's tensors hold, or the size of the process.
-class PeakMemory {
- public:
-  explicit PeakMemory(at::Device device) : device_(device) {
-    if (device.is_cpu()) {
-      engine::reset_peak_memory();
-      return;
-    }
-    auto* allocator = at::getDeviceAllocator(device.type());
-    allocator->emptyCache();
-    allocator->resetPeakStats(device.index());
-  }
-
-  std::int64_t bytes() const { return engine::peak_memory_bytes(device_); }
-
- private:
-  at::Device device_;
-};
 
 /// Points in the work of a device. The host runs one step ahead of a GPU, as it does in a training.
 class Laps {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "command.h"
-#include "engine/memory.h"
 #include "gsa/error.h"
+#include "memory_plan.h"
 #include "options.h"
 #include "terminal.h"
 #include "text/chat_template.h"
@@ -32,39 +32,6 @@ struct InfoArgs {
   std::int64_t num_context = 0;
   bool is_json = false;
 };
-
-/// What a context costs in memory.
-struct MemoryPlan {
-  attention::ChunkSizes chunk_sizes;
-  std::int64_t num_context = 0;
-  std::int64_t weights = 0;
-  double raw_per_token = 0;    ///< keys and values of a raw token, all layers
-  double gists_per_token = 0;  ///< of the gists that fold it
-  std::optional<std::int64_t> available;
-
-  double context() const {
-    return static_cast<double>(num_context) * (raw_per_token + gists_per_token);
-  }
-  double total() const { return static_cast<double>(weights) + context(); }
-};
-
-MemoryPlan make_plan(const model::Model& model, const InfoArgs& args) {
-  MemoryPlan plan;
-  plan.chunk_sizes = attention::ChunkSizes::parse(args.chunks);
-  plan.num_context = args.num_context > 0 ? args.num_context : model.config().trained_window;
-  plan.weights = model.weight_bytes();
-  plan.available = engine::available_memory_bytes();
-  const attention::KvShape shape = model.kv_shape(plan.chunk_sizes.num_levels());
-  plan.raw_per_token =
-      static_cast<double>(2 * shape.num_layers * shape.num_kv_heads * shape.head_dim) *
-      static_cast<double>(shape.options.dtype().itemsize());
-  double tokens_per_gist = 1;
-  for (const std::int32_t size : plan.chunk_sizes.sizes) {
-    tokens_per_gist *= size;
-    plan.gists_per_token += plan.raw_per_token / tokens_per_gist;
-  }
-  return plan;
-}
 
 /// Name of the chat template, or nothing if it is not known.
 std::optional<std::string> chat_template_name(const model::Model& model) {
@@ -110,6 +77,7 @@ std::string to_json(const InfoArgs& args, const model::Model& model, const Memor
                  {"fingerprint", model.fingerprint()},
                  {"chat_template", template_name ? Json(*template_name) : Json(nullptr)},
                  {"adapter", model.adapter() ? adapter_json(*model.adapter()) : Json(nullptr)}};
+  const auto longest = plan.longest_context();
   object["memory"] = {{"chunk_sizes", plan.chunk_sizes.to_string()},
                       {"context_tokens", plan.num_context},
                       {"weight_bytes", plan.weights},
@@ -117,7 +85,8 @@ std::string to_json(const InfoArgs& args, const model::Model& model, const Memor
                       {"gist_kv_bytes_per_1k_tokens", plan.gists_per_token * 1000},
                       {"context_kv_bytes", plan.context()},
                       {"total_bytes", plan.total()},
-                      {"available_bytes", plan.available ? Json(*plan.available) : Json(nullptr)}};
+                      {"available_bytes", plan.available ? Json(*plan.available) : Json(nullptr)},
+                      {"longest_context_tokens", longest ? Json(*longest) : Json(nullptr)}};
   return object.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -162,13 +131,21 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
                   plan.available ? fmt::format(" ({} are free now)",
                                                format_bytes(static_cast<double>(*plan.available)))
                                  : ""));
+  if (const auto longest = plan.longest_context()) {
+    print_line(
+        "longest context",
+        fmt::format(
+            "{} tokens in what is free{}", format_count(*longest),
+            plan.fits() ? "" : fmt::format(": {} do not fit", format_count(plan.num_context))));
+  }
 }
 
 int run_info(const InfoArgs& args) {
-  attention::ChunkSizes::parse(args.chunks);
+  const auto chunk_sizes = attention::ChunkSizes::parse(args.chunks);
   ModelSet models = ModelSet::load(args.model);
   const model::Model& model = *models.preferred();
-  const MemoryPlan plan = make_plan(model, args);
+  const MemoryPlan plan = plan_memory(
+      model, chunk_sizes, args.num_context > 0 ? args.num_context : model.config().trained_window);
   if (args.is_json) {
     fmt::print("{}\n", to_json(args, model, plan));
   } else {

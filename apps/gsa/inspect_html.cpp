@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/display.h"
 #include "inspect_view.h"
 #include "terminal.h"
 
@@ -25,31 +26,10 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; } .dim { co
 table { border-collapse: collapse; } td, th { text-align: right; padding: 0 1rem 0 0; font-weight: normal; }
 )";
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
 /// Text of a page: no markup, no control characters (HTML knows no reference for them).
-std::string html(std::string_view text) { return escaped(without_control_characters(text)); }
+std::string html(std::string_view text) {
+  return core::escape_markup(without_control_characters(text));
+}
 
 std::string layers_unfolding(const InspectView& view, const InspectView::Chunk& chunk) {
   std::string layers;
@@ -79,7 +59,8 @@ std::string chunk_html(const InspectView& view, std::size_t idx) {
                                                  static_cast<double>(view.layers.size());
   const bool is_always_raw = view.has_sinks(chunk) || view.is_local(chunk_idx);
   return fmt::format(
-      "<span class=\"chunk{}\" style=\"--share:{:.3f}\" title=\"chunk {}, tokens {} to {}{}\">{}</span>{}",
+      "<span class=\"chunk{}\" style=\"--share:{:.3f}\" title=\"chunk {}, tokens {} to "
+      "{}{}\">{}</span>{}",
       is_always_raw ? " always" : "", share, idx, chunk.tokens.begin, chunk.tokens.end - 1,
       layers_unfolding(view, chunk), html(chunk.text), gist_marks(view, chunk_idx));
 }
@@ -120,19 +101,23 @@ std::string draw_html(const InspectView& view) {
       "<meta name=viewport content=\"width=device-width, initial-scale=1\">\n"
       "<title>{0}</title>\n<style>{1}</style>\n<h1>{0}</h1>\n{2}",
       html(fmt::format("{}, {}", view.policy, view.model)), style, facts(view));
-  if (view.chunks.empty()) return out + "<p>This policy does not fold: there are no chunks.\n</html>\n";
+  if (view.chunks.empty())
+    return out + "<p>This policy does not fold: there are no chunks.\n</html>\n";
   if (!view.layers.empty()) {
     out += fmt::format(
-        "<h2>What the question unfolded</h2>\n<p>{}\n<p class=dim>Rows are layers {} to {}, columns "
+        "<h2>What the question unfolded</h2>\n<p>{}\n<p class=dim>Rows are layers {} to {}, "
+        "columns "
         "are chunks in the order of the text.\n{}",
         html(view.question), view.layers.front().layer, view.layers.back().layer, layer_map(view));
   }
   out +=
-      "<h2>The text in chunks</h2>\n<p class=dim>A chunk is darker the more layers unfolded it; dotted "
+      "<h2>The text in chunks</h2>\n<p class=dim>A chunk is darker the more layers unfolded it; "
+      "dotted "
       "ones are always raw. Hover for its numbers. The small letters are its gists.\n";
   for (std::size_t i = 0; i < view.chunks.size(); ++i) {
     if (const auto* piece = view.piece_at(view.chunks[i].tokens.begin))
-      out += fmt::format("{}<h2>{}</h2>\n<div class=text>", i == 0 ? "" : "</div>\n", html(piece->name));
+      out += fmt::format("{}<h2>{}</h2>\n<div class=text>", i == 0 ? "" : "</div>\n",
+                         html(piece->name));
     out += chunk_html(view, i);
   }
   return out + "</div>\n</html>\n";

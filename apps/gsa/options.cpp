@@ -25,7 +25,9 @@ void add_base_model_options(CLI::App& app, ModelArgs& args) {
   app.add_option("--device", args.device, "cpu, cuda or cuda:N")
       ->capture_default_str()
       ->group("Model");
-  app.add_option("--dtype", args.dtype, "f32, bf16 or auto (bf16 where the device is fast at it)")
+  app.add_option("--dtype", args.dtype,
+                 "f32, bf16, auto (bf16 where the device is fast at it), or file: as bf16, but "
+                 "quantised weights stay as they lie in the file (CPU)")
       ->capture_default_str()
       ->group("Model");
   app.add_option("--threads,-t", args.num_threads, "threads of the CPU (default: one per core)")
@@ -51,11 +53,19 @@ ModelSet ModelSet::load(const ModelArgs& args) {
   if (args.num_threads > 0) at::set_num_threads(args.num_threads);
   const auto path = find_model(args.model);
   const at::Device device = model::parse_device(args.device);
+  model::LoadOptions options{.device = device};
+  if (args.dtype == "file") {
+    options.dtype = at::kBFloat16;
+    options.form = model::MatrixForm::packed;
+  } else {
+    options.dtype = model::parse_dtype(args.dtype, device);
+  }
   ModelSet set;
-  set.base_ =
-      model::Model::load(path, {.device = device, .dtype = model::parse_dtype(args.dtype, device)});
-  for (const std::string& file : args.adapters)
-    set.adapted_.push_back(set.base_->with_adapter(model::Adapter::load(find_adapter(file))));
+  set.base_ = model::Model::load(path, options);
+  for (const std::string& file : args.adapters) {
+    const auto adapter = model::Adapter::load(find_adapter(file));
+    set.adapted_.push_back(set.base_->with_adapter(adapter)->merged());
+  }
   return set;
 }
 

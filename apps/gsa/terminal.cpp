@@ -5,7 +5,6 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
-#include <array>
 #include <cstdio>
 
 #include "progress.h"
@@ -21,10 +20,10 @@ void print_line(const char* kind, std::string_view message) {
 /// The first character and its length in bytes; an ill-formed byte counts as one character.
 std::pair<utf8proc_int32_t, std::size_t> next_character(std::string_view text) {
   utf8proc_int32_t code = 0;
-  const auto len =
-      utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                       static_cast<utf8proc_ssize_t>(text.size()), &code);
-  return len > 0 ? std::pair(code, static_cast<std::size_t>(len)) : std::pair(0xFFFD, std::size_t{1});
+  const auto len = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                    static_cast<utf8proc_ssize_t>(text.size()), &code);
+  return len > 0 ? std::pair(code, static_cast<std::size_t>(len))
+                 : std::pair(0xFFFD, std::size_t{1});
 }
 
 }  // namespace
@@ -70,21 +69,5 @@ std::string without_control_characters(std::string_view utf8) {
   }
   return out;
 }
-
-std::string format_bytes(double bytes) {
-  constexpr std::array units = {"B", "kB", "MB", "GB", "TB"};
-  std::size_t unit = 0;
-  for (; bytes >= 999.5 && unit + 1 < units.size(); ++unit) bytes /= 1000;
-  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.3g} {}", bytes, units[unit]);
-}
-
-std::string format_count(std::int64_t count) {
-  std::string digits = std::to_string(count);
-  for (auto i = static_cast<std::ptrdiff_t>(digits.size()) - 3; i > (count < 0 ? 1 : 0); i -= 3)
-    digits.insert(static_cast<std::size_t>(i), ",");
-  return digits;
-}
-
-std::string format_percent(double fraction) { return fmt::format("{:.1f} %", 100 * fraction); }
 
 }  // namespace gsa::apps

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <string>
 #include <string_view>
+
+#include "core/display.h"
 
 namespace gsa::apps {
 
@@ -28,11 +29,8 @@ std::size_t display_width(std::string_view utf8);
 /// cannot steer a terminal.
 std::string without_control_characters(std::string_view utf8);
 
-/// "1.5 GB", "23.0 kB": decimal units.
-std::string format_bytes(double bytes);
-/// "7,120"
-std::string format_count(std::int64_t count);
-/// "12.3 %"
-std::string format_percent(double fraction);
+using core::format_bytes;
+using core::format_count;
+using core::format_percent;
 
 }  // namespace gsa::apps

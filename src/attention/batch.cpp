@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "attention/attend.h"
+#include "attention/attention_mass.h"
 #include "attention/packed_attention.h"
 #include "attention/selection.h"
 
@@ -94,7 +95,12 @@ at::Tensor BatchAttention::attend_packed(std::int64_t layer, const at::Tensor& q
 at::Tensor BatchAttention::attend_slice(std::int64_t layer, const BatchSequence& sequence,
                                         const BatchSlice& slice, const at::Tensor& q,
                                         const KvArenas& arenas) {
-  return attend(q, arenas, visible_set(layer, sequence, slice, q, arenas), scale_).out;
+  const VisibleSet visible = visible_set(layer, sequence, slice, q, arenas);
+  const Attended result = attend(q, arenas, visible, scale_);
+  if (sequence.policy->observes_context() && !slice.is_suffix && slice.entries.level == kRawLevel) {
+    sequence.policy->observe(layer, attention_mass(q, result.lse, arenas, *visible.ranges, scale_));
+  }
+  return result.out;
 }
 
 VisibleSet BatchAttention::visible_set(std::int64_t layer, const BatchSequence& sequence,

@@ -1,15 +1,47 @@
 #include "attention/kv_store.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/util/accumulate.h>
 
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/huge_pages.h"
 
 namespace gsa::attention {
 namespace {
 constexpr std::int64_t kFirstCapacity = 64;
+
+/// A tensor of any content; on the CPU in huge pages where it fills one.
+at::Tensor new_memory(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  const auto bytes =
+      static_cast<std::size_t>(c10::multiply_integers(sizes)) * options.dtype().itemsize();
+  if (!options.device().is_cpu() || bytes < core::kHugePageBytes) return at::empty(sizes, options);
+  void* memory = core::allocate_huge_pages(bytes);
+  return at::from_blob(memory, sizes, core::free_huge_pages, options);
 }
+
+template <typename T>
+void store_as(const float* values, std::int64_t count, T* target) {
+  for (std::int64_t i = 0; i < count; ++i) target[i] = static_cast<T>(values[i]);
+}
+
+/// Rounds `count` values into a tensor, from element `offset` of its memory on.
+void store_values(const float* values, std::int64_t count, at::Tensor& target,
+                  std::int64_t offset) {
+  switch (target.scalar_type()) {
+    case at::kFloat:
+      return store_as(values, count, target.data_ptr<float>() + offset);
+    case at::kBFloat16:
+      return store_as(values, count, target.data_ptr<at::BFloat16>() + offset);
+    case at::kHalf:
+      return store_as(values, count, target.data_ptr<at::Half>() + offset);
+    default:
+      core::internal_error("[KvStore::append_row] dtype is not bf16, f16 or f32");
+  }
+}
+}  // namespace
 
 std::int64_t KvStore::Arena::len() const {
   return buffers.empty() ? 0 : buffers.back().begin + buffers.back().len;
@@ -52,11 +84,15 @@ void KvStore::grow(Arena& arena, std::int64_t extra, bool exact) {
   const std::int64_t needed = buffer.len + extra;
   if (needed <= capacity) return;
   const std::int64_t wanted = exact ? needed : std::max({needed, 2 * capacity, kFirstCapacity});
-  for (at::Tensor* kept : {&buffer.k, &buffer.v}) {
-    at::Tensor larger = at::empty({shape_.num_kv_heads, wanted, shape_.head_dim}, shape_.options);
-    if (buffer.len > 0) larger.narrow(1, 0, buffer.len).copy_(kept->narrow(1, 0, buffer.len));
-    *kept = std::move(larger);
-  }
+  // Keys and values in one piece of memory: it fills more whole pages.
+  const at::Tensor both =
+      new_memory({2, shape_.num_kv_heads, wanted, shape_.head_dim}, shape_.options);
+  const auto move = [&](at::Tensor& kept, at::Tensor larger) {
+    if (buffer.len > 0) larger.narrow(1, 0, buffer.len).copy_(kept.narrow(1, 0, buffer.len));
+    kept = std::move(larger);
+  };
+  move(buffer.k, both.select(0, 0));
+  move(buffer.v, both.select(0, 1));
 }
 
 void KvStore::reserve(int level, std::int64_t extra) {
@@ -74,6 +110,29 @@ void KvStore::append(std::int64_t layer, int level, const at::Tensor& k, const a
   buffer.k.narrow(1, buffer.len, count).copy_(k.transpose(0, 1));
   buffer.v.narrow(1, buffer.len, count).copy_(v.transpose(0, 1));
   buffer.len += count;
+}
+
+void KvStore::append_row(std::int64_t layer, int level, const float* k, const float* v) {
+  Arena& target = arena(layer, level);
+  grow(target, 1, false);
+  Buffer& buffer = target.buffers.back();
+  const std::int64_t d = shape_.head_dim, stride = buffer.k.stride(0), first = buffer.len * d;
+  for (std::int64_t head = 0; head < shape_.num_kv_heads; ++head) {
+    store_values(k + head * d, d, buffer.k, first + head * stride);
+    store_values(v + head * d, d, buffer.v, first + head * stride);
+  }
+  ++buffer.len;
+}
+
+int KvStore::num_spans(std::int64_t layer, int level) const {
+  return static_cast<int>(arena(layer, level).buffers.size());
+}
+
+KvAddresses KvStore::addresses(std::int64_t layer, int level, int span_idx) const {
+  const Buffer& buffer = arena(layer, level).buffers[span_idx];
+  if (!buffer.k.defined()) return {nullptr, nullptr, 0, buffer.begin, 0};
+  return {buffer.k.const_data_ptr(), buffer.v.const_data_ptr(), buffer.k.stride(0), buffer.begin,
+          buffer.len};
 }
 
 KvArenas KvStore::arenas(std::int64_t layer) const {

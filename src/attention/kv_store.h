@@ -24,6 +24,14 @@ struct KvArena {
   std::int64_t len() const { return spans.empty() ? 0 : spans.back().begin + spans.back().len(); }
 };
 
+/// The same by address. KV head h of entry begin + i lies at element h * head_stride + i * d.
+struct KvAddresses {
+  const void* k = nullptr;
+  const void* v = nullptr;
+  std::int64_t head_stride = 0;
+  std::int64_t begin = 0, len = 0;  ///< len may be 0
+};
+
 /// All keys and values that the queries of one sequence can reach in one layer.
 struct KvArenas {
   KvArena raw;
@@ -61,6 +69,14 @@ class KvStore {
   /// Appends `[T, H_kv, d]` keys and values to one arena. All layers of a level are appended in
   /// step.
   void append(std::int64_t layer, int level, const at::Tensor& k, const at::Tensor& v);
+
+  /// Appends one entry, from `[H_kv, d]` f32 on the CPU. The store lies on the CPU and holds bf16,
+  /// f16 or f32. Allocates nothing where room was reserved.
+  void append_row(std::int64_t layer, int level, const float* k, const float* v);
+
+  /// Spans of an arena by address, in order; valid until the next append, truncate or fork.
+  int num_spans(std::int64_t layer, int level) const;
+  KvAddresses addresses(std::int64_t layer, int level, int span_idx) const;
 
   /// Views of the arenas of a layer; valid until the next append, drop or fork.
   KvArenas arenas(std::int64_t layer) const;

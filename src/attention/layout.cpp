@@ -11,7 +11,6 @@ namespace gsa::attention {
 namespace {
 
 constexpr std::int32_t kMaxChunkSize = 4096;
-constexpr std::size_t kMaxLevels = 8;
 
 std::int32_t parse_size(std::string_view part, std::string_view text) {
   std::int32_t size = 0;
@@ -33,7 +32,7 @@ ChunkSizes ChunkSizes::parse(std::string_view text) {
     result.sizes.push_back(parse_size(text.substr(begin, end - begin), text));
     begin = end + 1;
   }
-  if (result.sizes.size() > kMaxLevels) {
+  if (result.num_levels() > kMaxLevels) {
     core::input_error("chunk sizes '{}': more than {} levels", text, kMaxLevels);
   }
   return result;
@@ -52,6 +51,9 @@ Layout::Layout(LayoutOptions options)
   if (options_.num_sinks < 0 || options_.num_local_chunks < 0) {
     core::input_error("layout: sinks and local chunks must not be negative, got {} and {}",
                       options_.num_sinks, options_.num_local_chunks);
+  }
+  if (num_levels() > kMaxLevels) {
+    core::input_error("layout: {} levels, at most {}", num_levels(), kMaxLevels);
   }
 }
 

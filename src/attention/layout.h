@@ -10,6 +10,8 @@ namespace gsa::attention {
 
 /// Level of raw tokens; gists have levels 0, 1, ... (method: lev(t)).
 inline constexpr int kRawLevel = -1;
+/// Most levels of gists.
+inline constexpr int kMaxLevels = 8;
 
 /// Tokens per gist for each level, `{16}` or `{4, 4}`; empty for a layout without gists.
 struct ChunkSizes {

@@ -221,7 +221,8 @@ bool same_ranges(const std::vector<std::vector<PlannedSlice>>& a,
 bool PackedAttention::supports(const Batch& batch, const at::Tensor& q) {
   if (!kernels_take(q) || (q.size(2) != 64 && q.size(2) != 128)) return false;
   return std::ranges::all_of(batch.sequences, [](const BatchSequence& sequence) {
-    return holds_all_keys(sequence) && sequence.meter == nullptr;
+    return holds_all_keys(sequence) && sequence.meter == nullptr &&
+           !sequence.policy->observes_context();
   });
 }
 

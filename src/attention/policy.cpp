@@ -1,6 +1,7 @@
 #include "attention/policy.h"
 
 #include "attention/search_policy.h"
+#include "attention/token_policy.h"
 #include "core/error.h"
 
 namespace gsa::attention {
@@ -16,6 +17,7 @@ class StaticPolicy final : public Policy {
   bool selects(std::int64_t) const override { return false; }
   at::Tensor select(const SelectInput&, VisibleSet&) override { return {}; }
   bool uses_gists() const override { return rule_.kind == StaticRule::Kind::gist; }
+  bool is_query_aware() const override { return false; }
 
  private:
   StaticRule rule_;
@@ -36,7 +38,11 @@ std::unique_ptr<Policy> make_policy(const PolicySpec& spec) {
   if (spec.name == "streaming") return fixed(Kind::window, spec.budget.tokens);
   if (spec.name == "gsa") return make_gist_search(spec);
   if (spec.name == "meanpool") return make_mean_search(spec);
+  if (spec.name == "quest") return make_quest_search(spec);
   if (spec.name == "random") return make_random_search(spec);
+  if (spec.name == "snapkv") return make_snapkv(spec);
+  if (spec.name == "h2o") return make_h2o(spec);
+  if (spec.name == "oracle") return make_oracle(spec);
   core::input_error("unknown policy '{}'", spec.name);
 }
 

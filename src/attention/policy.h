@@ -32,21 +32,23 @@ struct PolicySpec {
   enum class Read { gist, full };
   enum class Gists { selected, all, hidden };
 
-  std::string name;      ///< full, gsa, gist-only, meanpool, random, streaming
-  LayoutOptions layout;  ///< chunk sizes empty for full and streaming
+  std::string name;      ///< one of `known_names`
+  LayoutOptions layout;  ///< chunk sizes empty for policies without chunks
   Budget budget;
   Mode mode = Mode::head;
   Read read = Read::gist;              ///< how the context is read
   Gists gists = Gists::selected;       ///< gists=all is the published `all_gists` ablation
   std::uint64_t seed = 0;              ///< random
+  std::int64_t dense_layers = 0;       ///< quest: first layers that attend in full
+  std::int64_t window = 0;             ///< snapkv: queries at the end of a prompt that vote
   std::optional<std::string> adapter;  ///< adapter=NAME|none; unset: the program's --adapter
 
   /// Input error that names the bad part and what is allowed.
   static PolicySpec parse(std::string_view text);
   /// Canonical form; parse(to_string()) gives the same spec.
   std::string to_string() const;
-  /// Product of chunk sizes or the given ratio; 1 for full. 0 where the notion does not apply
-  /// (tokens, top_p, window).
+  /// The given ratio, or the default: the product of chunk sizes, 8 for policies that keep tokens;
+  /// 1 for full. 0 where the notion does not apply (tokens, top_p, window).
   std::int64_t nominal_ratio() const;
   /// Parsed names with one line of help each, for usage texts.
   static const std::vector<std::pair<std::string, std::string>>& known_names();
@@ -66,7 +68,8 @@ struct SelectInput {
 
 /// A policy decides what is visible, nothing else: how context is read, what a suffix query always
 /// sees, what it selects. One instance serves one sequence (it may keep state per layer, e.g. mean
-/// keys).
+/// keys). A suffix is prompts and the rows that are generated behind each of them; the last row of
+/// a prompt gives the first token and counts as generated.
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -83,6 +86,20 @@ class Policy {
   virtual at::Tensor select(const SelectInput& input, VisibleSet& visible) = 0;
   /// Whether the context gets gist tokens.
   virtual bool uses_gists() const = 0;
+  /// Whether the part of the context that an answer sees depends on the question.
+  virtual bool is_query_aware() const = 0;
+
+  /// Whether `observe` is to be called while the context is read.
+  virtual bool observes_context() const { return false; }
+  /// Attention that raw keys received from raw rows of the context in a layer, f32 [H_kv, n]: see
+  /// `attention_mass`. Called for one slice of the context after the other.
+  virtual void observe(std::int64_t layer, const at::Tensor& mass) { (void)layer, (void)mass; }
+  /// Goes on behind a context that `reader` has read, with what it observed.
+  virtual void follow(const Policy& reader) { (void)reader; }
+
+  /// Suffix rows to come are a prompt, until `end_prompt`.
+  virtual void begin_prompt() {}
+  virtual void end_prompt() {}
   /// Forgets state about entries beyond the first `num_raw` raw tokens (a session dropped its
   /// suffix).
   virtual void truncate(std::int64_t num_raw) { (void)num_raw; }

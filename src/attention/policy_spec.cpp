@@ -40,6 +40,26 @@ const std::vector<Kind>& kinds() {
        "8",
        false,
        {"ratio", "tokens", "top_p", "mode", "local", "sinks", "cut", "adapter"}},
+      {"quest",
+       "pages chosen by an upper bound of their scores (Quest)",
+       "16",
+       false,
+       {"ratio", "tokens", "top_p", "dense", "adapter"}},
+      {"snapkv",
+       "tokens that the end of the prompt attends most, kept for the answer (SnapKV)",
+       nullptr,
+       false,
+       {"ratio", "tokens", "window", "adapter"}},
+      {"h2o",
+       "tokens with the most attention so far and the latest ones, the rest is dropped (H2O)",
+       nullptr,
+       false,
+       {"ratio", "tokens", "adapter"}},
+      {"oracle",
+       "tokens with the largest true attention: the ceiling, its search is not counted",
+       nullptr,
+       false,
+       {"ratio", "tokens", "adapter"}},
       {"random",
        "chunks chosen at random",
        "8",
@@ -106,6 +126,8 @@ std::string_view choice_text(T value, const Choices<T>& choices) {
 }
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 40;
+// Of policies that keep tokens of a context read in full.
+constexpr std::int64_t kTokenPolicyRatio = 8;
 
 void set_budget(PolicySpec& spec, Budget budget) {
   if (spec.budget.kind != Budget::Kind::ratio || spec.budget.ratio != 0) {
@@ -141,6 +163,10 @@ void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
     spec.layout.boundary = parse_choice(key, value, kCuts);
   } else if (key == "grow") {
     spec.layout.growing_depth = parse_choice(key, value, kSwitch);
+  } else if (key == "dense") {
+    spec.dense_layers = parse_number<std::int64_t>(key, value, 0, 1 << 20);
+  } else if (key == "window") {
+    spec.window = parse_number<std::int64_t>(key, value, 1, 1 << 20);
   } else if (key == "seed") {
     spec.seed = parse_number<std::uint64_t>(key, value, 0, ~std::uint64_t{0});
   } else {
@@ -176,12 +202,22 @@ void parse_keys(PolicySpec& spec, const Kind& kind, const std::vector<std::strin
   }
 }
 
+bool is_token_policy(std::string_view name) {
+  return name == "snapkv" || name == "h2o" || name == "oracle";
+}
+
 PolicySpec defaults_of(const Kind& kind) {
   PolicySpec spec;
   spec.name = kind.name;
-  if (spec.name == "meanpool" || spec.name == "random") spec.read = PolicySpec::Read::full;
-  if (spec.name == "full" || spec.name == "streaming") spec.read = PolicySpec::Read::full;
+  if (spec.name != "gsa" && spec.name != "gist-only") spec.read = PolicySpec::Read::full;
   if (spec.name == "streaming") spec.budget = {Budget::Kind::tokens, 0, 512, 0};
+  if (spec.name == "snapkv") spec.window = 32;
+  if (spec.name == "quest") {  // pages are plain runs of tokens, and none is always visible
+    spec.dense_layers = 2;
+    spec.layout.num_sinks = spec.layout.num_local_chunks = 0;
+    spec.layout.boundary = BoundaryRule::fixed;
+  }
+  if (is_token_policy(spec.name)) spec.layout.num_sinks = 0;
   return spec;
 }
 
@@ -239,6 +275,8 @@ std::string PolicySpec::to_string() const {
   if (layout.growing_depth != plain.layout.growing_depth) {
     add("grow", choice_text(layout.growing_depth, kSwitch));
   }
+  if (dense_layers != plain.dense_layers) add("dense", dense_layers);
+  if (window != plain.window) add("window", window);
   if (seed != 0) add("seed", seed);
   if (adapter) add("adapter", *adapter);
   return text;
@@ -247,7 +285,8 @@ std::string PolicySpec::to_string() const {
 std::int64_t PolicySpec::nominal_ratio() const {
   if (name == "full") return 1;
   if (name == "streaming" || budget.kind != Budget::Kind::ratio) return 0;
-  return budget.ratio != 0 ? budget.ratio : layout.chunk_sizes.nominal_ratio();
+  if (budget.ratio != 0) return budget.ratio;
+  return is_token_policy(name) ? kTokenPolicyRatio : layout.chunk_sizes.nominal_ratio();
 }
 
 const Names& PolicySpec::known_names() {
@@ -261,7 +300,8 @@ const Names& PolicySpec::known_names() {
 
 const Names& PolicySpec::known_keys() {
   static const Names keys = {
-      {"ratio", "budget as a compression ratio (default: the product of the chunk sizes)"},
+      {"ratio",
+       "budget as a compression ratio (default: the product of the chunk sizes; without chunks 8)"},
       {"tokens", "budget in raw tokens per KV head and layer; streaming: length of the window"},
       {"top_p", "budget as softmax mass of the scores, 0.001 to 1"},
       {"mode", "head: each query head chooses; group: heads that share keys choose together"},
@@ -271,6 +311,8 @@ const Names& PolicySpec::known_keys() {
       {"sinks", "first tokens that everyone sees (default 3)"},
       {"cut", "chunks end at a word or at a fixed count: word or fixed"},
       {"grow", "a document's tree stops at its first single node: on or off (on above two levels)"},
+      {"dense", "quest: first layers that attend in full (default 2)"},
+      {"window", "snapkv: tokens at the end of the prompt that vote (default 32)"},
       {"seed", "of policy random"},
       {"adapter", "adapter file of this policy, or none"},
   };

@@ -12,8 +12,16 @@ void ReadMeter::add(const at::Tensor& attended, const at::Tensor& scored_only,
   num_query_layers_ += count;
 }
 
+void ReadMeter::add(std::int64_t attended, std::int64_t scored_only, std::int64_t num_kv_heads,
+                    std::int64_t raw_idx) {
+  counted_half_keys_ += 2 * attended + scored_only;
+  full_keys_ += num_kv_heads * (raw_idx + 1);
+  ++num_query_layers_;
+}
+
 double ReadMeter::keys_read() const {
-  return half_keys_.defined() ? static_cast<double>(half_keys_.item<std::int64_t>()) / 2 : 0;
+  const std::int64_t half_keys = half_keys_.defined() ? half_keys_.item<std::int64_t>() : 0;
+  return static_cast<double>(half_keys + counted_half_keys_) / 2;
 }
 
 double ReadMeter::fraction() const {

@@ -100,11 +100,11 @@ at::Tensor SearchPolicy::select(const SelectInput& input, VisibleSet& visible) {
                         : by_head.flatten(2));
     if (level == 0) visible.unfolded = kept;
     if (attends_gists) visible.gists[level] = kept;
-    if (reads_keys() && spec().gists != PolicySpec::Gists::all) {
+    if (num_vectors() > 0 && spec().gists != PolicySpec::Gists::all) {
       if (ids.defined()) {
         scored_only += num_scored(ids, num_queries, num_kv_heads);
       } else {
-        scored_only += num_candidates;  // every search scored them all
+        scored_only += num_candidates * num_vectors();  // every search scored them all
       }
       if (attends_gists) scored_only -= kept.ge(0).sum(-1);
     }
@@ -212,6 +212,81 @@ class MeanSearch final : public SearchPolicy {
   std::vector<at::Tensor> means_;  // per layer
 };
 
+class QuestSearch final : public SearchPolicy {
+ public:
+  using SearchPolicy::SearchPolicy;
+
+  StaticRule suffix_rule(std::int64_t layer) const override {
+    return selects(layer) ? SearchPolicy::suffix_rule(std::max<std::int64_t>(layer, 1))
+                          : context_rule(kRawLevel);
+  }
+  bool selects(std::int64_t layer) const override {
+    return !in_prompt_ && layer >= spec().dense_layers;
+  }
+
+  void begin_prompt() override { in_prompt_ = true; }
+  void end_prompt() override { in_prompt_ = false; }
+  void truncate(std::int64_t) override { bounds_.clear(); }
+
+ private:
+  struct Bounds {
+    at::Tensor low, high;  // [H_kv, M, d] f32
+  };
+
+  at::Tensor score(const SelectInput& input, int, const at::Tensor& q, const at::Tensor&) override {
+    if (std::ssize(bounds_) <= input.layer) bounds_.resize(input.layer + 1);
+    Bounds& bounds = bounds_[input.layer];
+    const std::int64_t known = bounds.low.defined() ? bounds.low.size(1) : 0;
+    const std::int64_t total = input.layout->num_nodes(0);
+    if (known < total) {
+      const Bounds added = bounds_of(input.arenas->raw, *input.layout, known, total);
+      bounds = known == 0 ? added
+                          : Bounds{at::cat({bounds.low, added.low}, 1),
+                                   at::cat({bounds.high, added.high}, 1)};
+    }
+    return score_all(q.clamp_min(0), bounds.high).add_(score_all(q.clamp_max(0), bounds.low));
+  }
+  std::int64_t num_vectors() const override { return 2; }
+
+  /// Of pages [first, last).
+  static Bounds bounds_of(const KvArena& raw, const Layout& layout, std::int64_t first,
+                          std::int64_t last) {
+    constexpr std::int64_t kBlockTokens = 4096;  // keys that are copied at a time
+    const std::int64_t num_blocked =
+        std::max<std::int64_t>(1, kBlockTokens / layout.max_chunk_len());
+    std::vector<at::Tensor> low, high;
+    for (std::int64_t begin = first; begin < last; begin += num_blocked) {
+      const std::int64_t end = std::min(begin + num_blocked, last);
+      const at::Tensor keys = padded_keys(raw, layout, begin, end);
+      low.push_back(keys.amin(2));
+      high.push_back(keys.amax(2));
+    }
+    return {at::cat(low, 1), at::cat(high, 1)};
+  }
+
+  /// Keys of pages [first, last), short pages filled up with their last key: [H_kv, pages, len, d].
+  static at::Tensor padded_keys(const KvArena& raw, const Layout& layout, std::int64_t first,
+                                std::int64_t last) {
+    const std::int64_t begin = layout.children(0, first).begin, len = layout.max_chunk_len();
+    std::vector<std::int64_t> places;
+    for (std::int64_t page = first; page < last; ++page) {
+      const Range tokens = layout.children(0, page);
+      for (std::int64_t i = 0; i < len; ++i)
+        places.push_back(std::min(tokens.begin + i, tokens.end - 1) - begin);
+    }
+    std::vector<at::Tensor> parts;
+    for (const KvSpan& span : spans_in(raw, {begin, layout.children(0, last - 1).end}))
+      parts.push_back(span.k);
+    const at::Tensor keys = parts.size() == 1 ? parts[0] : at::cat(parts, 1);
+    return keys.index_select(1, to_tensor(places, keys.device()))
+        .to(at::kFloat)
+        .view({keys.size(0), last - first, len, keys.size(2)});
+  }
+
+  bool in_prompt_ = false;
+  std::vector<Bounds> bounds_;  // per layer
+};
+
 class RandomSearch final : public SearchPolicy {
  public:
   explicit RandomSearch(PolicySpec spec) : SearchPolicy(spec), rng_(spec.seed) {}
@@ -224,7 +299,7 @@ class RandomSearch final : public SearchPolicy {
     for (std::int64_t i = 0; i < noise.numel(); ++i) values[i] = rng_.uniform();
     return noise.to(q.device());
   }
-  bool reads_keys() const override { return false; }
+  std::int64_t num_vectors() const override { return 0; }
 
   core::Rng rng_;
 };
@@ -237,6 +312,10 @@ std::unique_ptr<Policy> make_gist_search(const PolicySpec& spec) {
 
 std::unique_ptr<Policy> make_mean_search(const PolicySpec& spec) {
   return std::make_unique<MeanSearch>(spec);
+}
+
+std::unique_ptr<Policy> make_quest_search(const PolicySpec& spec) {
+  return std::make_unique<QuestSearch>(spec);
 }
 
 std::unique_ptr<Policy> make_random_search(const PolicySpec& spec) {

@@ -5,7 +5,7 @@
 namespace gsa::attention {
 
 /// Policies that search chunks and unfold the best ones: gsa (over one or more levels of gists),
-/// meanpool and random. They differ in what scores a node.
+/// meanpool, quest and random. They differ in what scores a node.
 class SearchPolicy : public Policy {
  public:
   explicit SearchPolicy(PolicySpec spec) : Policy(std::move(spec)) {}
@@ -17,6 +17,7 @@ class SearchPolicy : public Policy {
   bool uses_gists() const override {
     return spec().read == PolicySpec::Read::gist || spec().name == "gsa";
   }
+  bool is_query_aware() const override { return num_vectors() > 0; }
   at::Tensor select(const SelectInput& input, VisibleSet& visible) override;
 
  protected:
@@ -26,14 +27,19 @@ class SearchPolicy : public Policy {
   /// Returns f32 [T, H_kv * s, C]; scores of -1 candidates are arbitrary.
   virtual at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
                            const at::Tensor& ids) = 0;
-  /// Whether scoring reads a key vector per node.
-  virtual bool reads_keys() const { return true; }
+  /// Vectors of the size of a key that scoring a node reads.
+  virtual std::int64_t num_vectors() const { return 1; }
 };
 
 /// Scores nodes by q . k_gist (method §3.1).
 std::unique_ptr<Policy> make_gist_search(const PolicySpec& spec);
 /// Scores chunks by q . mean of their raw keys.
 std::unique_ptr<Policy> make_mean_search(const PolicySpec& spec);
+/// Quest (arXiv 2406.10774): scores pages by the upper bound sum_i max(q_i low_i, q_i high_i) that
+/// the least and the largest key of the page, channel by channel, set to the score of its tokens.
+/// The first `dense_layers` layers and the rows of a prompt before its last one attend in full, as
+/// published. Pages end with their document.
+std::unique_ptr<Policy> make_quest_search(const PolicySpec& spec);
 /// Scores chunks by seeded noise.
 std::unique_ptr<Policy> make_random_search(const PolicySpec& spec);
 

@@ -27,42 +27,39 @@ std::int64_t gists_begin(const Layout& layout, int level, std::int64_t own_secti
   return layout.section_begin(level + 1, own_section - layout.options().num_local_chunks);
 }
 
-void raw_rows(const Layout& layout, const StaticRule& rule, RangeTable& table) {
+/// Levels of gists that raw queries see.
+int num_visible_levels(const Layout& layout, const StaticRule& rule) {
   using Kind = StaticRule::Kind;
-  const auto& options = layout.options();
-  const bool has_levels = layout.num_levels() > 0;
-  RangeColumn sinks, local, branch;
   const bool sees_gists = (rule.kind == Kind::gist && rule.gists_visible) ||
                           (rule.kind == Kind::local && rule.all_gists);
-  std::vector<RangeColumn> gists(sees_gists ? layout.num_levels() : 0);
-  for (int level = 0; level < static_cast<int>(gists.size()); ++level) gists[level].level = level;
+  return sees_gists ? layout.num_levels() : 0;
+}
 
+void raw_rows(const Layout& layout, const StaticRule& rule, RangeTable& table) {
   const QuerySlice& queries = table.queries;
   const bool has_branches = !queries.branch_begins.empty();
+  RangeColumn sinks, local, branch;
+  std::vector<RangeColumn> gists(num_visible_levels(layout, rule));
+  for (int level = 0; level < static_cast<int>(gists.size()); ++level) gists[level].level = level;
+
   for (std::int64_t t = 0; t < queries.count; ++t) {
     // Where the query would stand if its branch followed the context directly.
     std::int64_t i = queries.begin + t;
     if (has_branches) i = layout.num_raw() + i - queries.branch_begins[t];
-    std::int64_t begin = 0;
-    if (rule.kind == Kind::window) begin = std::max<std::int64_t>(0, i + 1 - rule.window);
-    if (has_levels && (rule.kind == Kind::gist || rule.kind == Kind::local)) {
-      begin = layout.section_begin(0, layout.nodes_before_raw(0, i) - options.num_local_chunks);
-    }
+    const RowRanges row = visible_ranges_of_row(layout, rule, i);
     if (has_branches) {
       const std::int64_t shift = queries.branch_begins[t] - layout.num_raw();
-      push_raw(sinks, local, options.num_sinks, begin, layout.num_raw());
+      const std::int64_t begin = row.local.begin;
+      push_raw(sinks, local, layout.options().num_sinks, begin, layout.num_raw());
       push(branch, std::max(begin, layout.num_raw()) + shift, i + 1 + shift);
     } else {
-      push_raw(sinks, local, options.num_sinks, begin, i + 1);
+      push(sinks, row.sinks.begin, row.sinks.end);
+      push(local, row.local.begin, row.local.end);
     }
-    for (RangeColumn& column : gists) {
-      const bool is_top = column.level + 1 == layout.num_levels();
-      const std::int64_t section = is_top ? 0 : layout.nodes_before_raw(column.level + 1, i);
-      push(column, rule.all_gists ? 0 : gists_begin(layout, column.level, section),
-           layout.nodes_before_raw(column.level, i));
-    }
+    for (RangeColumn& column : gists)
+      push(column, row.gists[column.level].begin, row.gists[column.level].end);
   }
-  if (rule.kind != Kind::full) table.columns.push_back(std::move(sinks));
+  if (rule.kind != StaticRule::Kind::full) table.columns.push_back(std::move(sinks));
   table.columns.push_back(std::move(local));
   if (has_branches) table.columns.push_back(std::move(branch));
   for (RangeColumn& column : gists) table.columns.push_back(std::move(column));
@@ -117,6 +114,37 @@ std::int64_t RangeTable::num_visible(std::int64_t query) const {
   std::int64_t total = 0;
   for (const RangeColumn& column : columns) total += column.end[query] - column.begin[query];
   return total;
+}
+
+std::int64_t RowRanges::num_visible() const {
+  std::int64_t total = sinks.size() + local.size();
+  for (int level = 0; level < num_gist_levels; ++level) total += gists[level].size();
+  return total;
+}
+
+RowRanges visible_ranges_of_row(const Layout& layout, const StaticRule& rule,
+                                std::int64_t raw_idx) {
+  using Kind = StaticRule::Kind;
+  const auto& options = layout.options();
+  const std::int64_t i = raw_idx;
+  RowRanges row;
+  std::int64_t begin = 0;
+  if (rule.kind == Kind::window) begin = std::max<std::int64_t>(0, i + 1 - rule.window);
+  if (rule.kind == Kind::suffix) begin = layout.num_raw();
+  if (layout.num_levels() > 0 && (rule.kind == Kind::gist || rule.kind == Kind::local)) {
+    begin = layout.section_begin(0, layout.nodes_before_raw(0, i) - options.num_local_chunks);
+  }
+  row.sinks = {0, std::min<std::int64_t>({options.num_sinks, begin, i + 1})};
+  row.local = {std::min(begin, i + 1), i + 1};
+  row.num_gist_levels = num_visible_levels(layout, rule);
+  for (int level = 0; level < row.num_gist_levels; ++level) {
+    const bool is_top = level + 1 == layout.num_levels();
+    const std::int64_t section = is_top ? 0 : layout.nodes_before_raw(level + 1, i);
+    const std::int64_t end = layout.nodes_before_raw(level, i);
+    const std::int64_t first = rule.all_gists ? 0 : gists_begin(layout, level, section);
+    row.gists[level] = {std::min(first, end), end};
+  }
+  return row;
 }
 
 RangeTable visible_ranges(const Layout& layout, const StaticRule& rule, const QuerySlice& queries) {

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -18,6 +19,7 @@ struct StaticRule {
     local,   ///< sinks, local chunks and the open tail: what a selecting query always sees (method
              ///< §3.4)
     window,  ///< sinks and the last `window` raw tokens
+    suffix,  ///< sinks and the raw tokens behind the context
   };
   Kind kind = Kind::full;
   std::int64_t window = 0;
@@ -57,6 +59,19 @@ struct RangeTable {
 /// Evaluates the rows of method §2's table (or the simpler rules) for a slice. O(count log n).
 /// Gists later than the query are never in a range.
 RangeTable visible_ranges(const Layout& layout, const StaticRule& rule, const QuerySlice& queries);
+
+/// Visible ranges of one raw query: disjoint, empty where nothing is visible.
+struct RowRanges {
+  Range sinks, local;                     ///< raw
+  std::array<Range, kMaxLevels> gists{};  ///< [num_gist_levels]
+  int num_gist_levels = 0;                ///< 0: no gist is visible
+
+  /// Visible keys.
+  std::int64_t num_visible() const;
+};
+
+/// The row of `visible_ranges` for raw query `raw_idx`, without a table. O(levels log n).
+RowRanges visible_ranges_of_row(const Layout& layout, const StaticRule& rule, std::int64_t raw_idx);
 
 /// The mask rule of method §2, pair by pair: may the query attend the key? The definition that
 /// `visible_ranges` is tested against.

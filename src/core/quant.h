@@ -22,4 +22,12 @@ std::int64_t data_bytes(DataType type, std::int64_t num_elements);
 /// Expands a run of whole blocks to f32. `data` holds exactly `data_bytes(type, out.size())` bytes.
 void dequantize(DataType type, std::span<const std::byte> data, std::span<float> out);
 
+/// Whether `quantize` writes this type: plain types, Q8_0, Q4_0 and Q4_1.
+bool can_quantize(DataType type);
+
+/// Writes values as whole blocks, rounded as ggml rounds them; `out` holds exactly
+/// `data_bytes(type, values.size())` bytes. Input error if the type cannot be written (Q8_0 is the
+/// way out) or a block's values are not finite or exceed f16.
+void quantize(DataType type, std::span<const float> values, std::span<std::byte> out);
+
 }  // namespace gsa::core

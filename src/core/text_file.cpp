@@ -79,16 +79,25 @@ bool RecordReader::next_line() {
 }
 
 bool RecordReader::next(nlohmann::json& record) {
+  if (!advance()) return false;
+  record = parse();
+  return true;
+}
+
+bool RecordReader::advance() {
   while (next_line()) {
-    if (trimmed(line_).empty()) continue;
-    record = parse_json(line_, where());
-    if (!record.is_object()) {
-      input_error("data: {}: is a JSON {}, not an object; write a record per line", where(),
-                  record.type_name());
-    }
-    return true;
+    if (!trimmed(line_).empty()) return true;
   }
   return false;
+}
+
+nlohmann::json RecordReader::parse() const {
+  nlohmann::json record = parse_json(line_, where());
+  if (!record.is_object()) {
+    input_error("data: {}: is a JSON {}, not an object; write a record per line", where(),
+                record.type_name());
+  }
+  return record;
 }
 
 std::string_view trimmed(std::string_view text) {

@@ -47,6 +47,10 @@ class RecordReader {
   /// The next record; false at the end. Blank lines are skipped. Input error that names file and
   /// line for a line that is no JSON object.
   bool next(nlohmann::json& record);
+  /// The two steps of `next`, for a reader that goes on after a broken line. `advance` goes to the
+  /// next line that is not blank, with the errors of the file; `parse` reads it.
+  bool advance();
+  nlohmann::json parse() const;
   /// `file:line` of the last record, for messages about it.
   std::string where() const;
   std::int64_t line_number() const { return line_number_; }

@@ -14,6 +14,7 @@
 #include "attention/policy.h"
 #include "attention/read_meter.h"
 #include "engine/reading.h"
+#include "model/decode_step.h"
 #include "model/model.h"
 
 namespace gsa::engine {
@@ -25,12 +26,27 @@ class Conversation {
   /// Starts behind a reading that serves the policy.
   Conversation(std::shared_ptr<const model::Model> model, std::unique_ptr<attention::Policy> policy,
                const Reading& reading);
+  Conversation(const Conversation&) = delete;  // `attention_` refers to members
+  Conversation& operator=(const Conversation&) = delete;
 
   /// Runs tokens as suffix, in segments, and returns the scores that follow the last one: [vocab]
-  /// f32 on the CPU. `meter` counts what the last token's queries read. If it throws, the
+  /// f32 on the CPU, which the next call may overwrite. Several tokens are a prompt, a single one
+  /// goes on with the answer. `meter` counts what the last token's queries read. If it throws, the
   /// conversation must not be used any more.
   at::Tensor feed(std::span<const std::int64_t> tokens, std::int64_t segment_len,
                   attention::ReadMeter* meter);
+
+  /// One token more in each of several conversations of one model, in one forward: linear layers
+  /// run for all of them at once, attention for each. Returns [B, vocab] f32 on the CPU. As many
+  /// tokens and meters (nullptr: none) as conversations.
+  static at::Tensor feed_together(std::span<Conversation* const> conversations,
+                                  std::span<const std::int64_t> tokens,
+                                  std::span<attention::ReadMeter* const> meters);
+
+  /// Runs tokens as suffix and returns ln p of each but the first, given all before it. `meter`
+  /// counts what all their queries read. The scores of a few rows exist at a time.
+  std::vector<double> score(std::span<const std::int64_t> tokens, std::int64_t segment_len,
+                            attention::ReadMeter* meter);
 
   /// Online gisting (method §1.9): the suffix becomes context. Its finished chunks get gists,
   /// computed from the keys that are stored already; what lies behind the last final cut stays raw.
@@ -50,12 +66,16 @@ class Conversation {
   void reserve(std::int64_t num_tokens) { store_.reserve(attention::kRawLevel, num_tokens); }
 
  private:
+  /// Which hidden states are wanted.
+  enum class Rows { none, all };
+
   /// Hidden states [R, hidden] of the rows asked for; keys and values are stored.
   at::Tensor run(std::vector<attention::BatchSlice> slices, std::span<const std::int64_t> tokens,
-                 std::span<const std::int64_t> positions, attention::ReadMeter* meter,
-                 bool wants_last_row);
+                 std::span<const std::int64_t> positions, attention::ReadMeter* meter, Rows rows);
+  /// One row on the CPU kernels; an undefined tensor if they do not serve this conversation.
+  at::Tensor step(std::int64_t token, attention::ReadMeter* meter);
   at::Tensor feed_segment(std::span<const std::int64_t> tokens, attention::ReadMeter* meter,
-                          bool wants_last_row);
+                          Rows rows);
 
   std::shared_ptr<const model::Model> model_;
   std::unique_ptr<attention::Policy> policy_;
@@ -63,6 +83,9 @@ class Conversation {
   attention::KvStore store_;
   std::int64_t num_context_;
   std::vector<std::int64_t> suffix_;  // raw tokens stored behind layout_.num_raw()
+  bool has_tried_step_ = false;
+  std::unique_ptr<attention::StepAttention> attention_;  // both or none
+  std::unique_ptr<model::DecodeStep> step_;
 };
 
 }  // namespace gsa::engine

@@ -132,16 +132,20 @@ void Reading::check_context(const ContextTokens& context, const model::ModelConf
   }
 }
 
-void Reading::run(std::int64_t segment_len, const ReadProgress& progress) {
+void Reading::reserve() {
   if (const auto available_bytes = available_memory_bytes();
       available_bytes && model_->device().is_cpu()) {
     check_memory(store_.shape(), layout_, *available_bytes);
   }
-  const auto start = std::chrono::steady_clock::now();
-  const c10::InferenceMode guard;
   store_.reserve(kRawLevel, num_tokens());
   for (int level = 0; level < store_.shape().num_levels; ++level)
     store_.reserve(level, layout_.num_nodes(level));
+}
+
+void Reading::run(std::int64_t segment_len, const ReadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  const c10::InferenceMode guard;
+  reserve();
   // No hidden state of the context is wanted, only its keys and values.
   const model::ForwardOptions no_rows{
       at::empty({0}, at::TensorOptions(model_->device()).dtype(at::kLong))};
@@ -165,9 +169,11 @@ bool Reading::serves(const model::Model& model, const attention::PolicySpec& spe
   if (policy->uses_gists() != policy_->uses_gists() ||
       context_rules(*policy) != context_rules(*policy_))
     return false;
+  if (policy->observes_context() && !policy_->observes_context()) return false;
+  if (policy->uses_gists()) return spec.layout == policy_->spec().layout;
   // Without gists the rule alone decides, but the rule may speak of sinks.
-  return policy->uses_gists() ? spec.layout == policy_->spec().layout
-                              : spec.layout.num_sinks == policy_->spec().layout.num_sinks;
+  return policy->context_rule(kRawLevel).kind == attention::StaticRule::Kind::full ||
+         spec.layout.num_sinks == policy_->spec().layout.num_sinks;
 }
 
 attention::Layout Reading::layout(const attention::LayoutOptions& options) const {

@@ -38,9 +38,18 @@ class Reading {
                                              ContextTokens context, std::int64_t segment_len,
                                              const ReadProgress& progress = {});
 
+  /// A context whose keys and values, those of gists too, are random numbers instead of what the
+  /// model would compute: for timing what follows a context that takes long to read. Errors as
+  /// `read`; input error, too, for a policy that keeps what it observes while a context is read.
+  static std::shared_ptr<const Reading> random(std::shared_ptr<const model::Model> model,
+                                               const attention::PolicySpec& spec,
+                                               ContextTokens context, std::uint64_t seed);
+
   /// Whether a policy on a model would read this context to the same keys and values.
   bool serves(const model::Model& model, const attention::PolicySpec& spec) const;
 
+  /// The policy that read the context; those of conversations follow it.
+  const attention::Policy& policy() const { return *policy_; }
   const ContextTokens& context() const { return context_; }
   std::int64_t num_tokens() const { return static_cast<std::int64_t>(context_.ids.size()); }
   double seconds() const { return seconds_; }
@@ -57,6 +66,9 @@ class Reading {
   Reading(std::shared_ptr<const model::Model> model, const attention::PolicySpec& spec,
           ContextTokens context);
   static void check_context(const ContextTokens& context, const model::ModelConfig& config);
+  /// Makes room in the store; resource error if there is none.
+  void reserve();
+  void fill_randomly(std::uint64_t seed);
   void run(std::int64_t segment_len, const ReadProgress& progress);
 
   std::shared_ptr<const model::Model> model_;

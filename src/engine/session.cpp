@@ -1,26 +1,19 @@
 #include "engine/session.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "engine/conversation.h"
-#include "engine/stop_filter.h"
-#include "text/detokenizer.h"
+#include "engine/encode_context.h"
+#include "engine/turn.h"
 
 namespace gsa::engine {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 /// Stands between two documents, and between the last one and the question.
 constexpr std::string_view kSeparator = "\n\n";
-
-double seconds_between(Clock::time_point start, Clock::time_point end) {
-  return std::chrono::duration<double>(end - start).count();
-}
 
 std::vector<std::int64_t> widen(std::span<const std::int32_t> ids) {
   return {ids.begin(), ids.end()};
@@ -34,40 +27,6 @@ text::ChatTemplate choose_template(const SessionOptions& options, const model::M
   return options.chat_template ? *options.chat_template
                                : text::ChatTemplate::detect(model.tokenizer().chat_template());
 }
-
-/// The stream of an answer: ids in, text out that is whole characters and no part of a stop string.
-class TextStream {
- public:
-  TextStream(const text::Tokenizer& tokenizer, const GenerateOptions& options)
-      : detokenizer_(tokenizer), filter_(options.stop), on_token_(options.on_token) {}
-
-  /// False once a stop string has come.
-  bool push(std::int32_t id) {
-    emit(filter_.push(detokenizer_.push(id)));
-    return !filter_.has_stopped();
-  }
-
-  /// Ends the stream; true if its last characters completed a stop string.
-  bool finish() {
-    emit(filter_.push(detokenizer_.finish()));
-    emit(filter_.finish());
-    return filter_.has_stopped();
-  }
-
-  std::string take_text() { return std::move(text_); }
-
- private:
-  void emit(const std::string& piece) {
-    if (piece.empty()) return;
-    text_ += piece;
-    if (on_token_) on_token_(piece);
-  }
-
-  text::Detokenizer detokenizer_;
-  StopFilter filter_;
-  const std::function<void(std::string_view)>& on_token_;
-  std::string text_;
-};
 
 }  // namespace
 
@@ -118,17 +77,39 @@ struct Session::State {
     return render;
   }
 
-  /// The chat before and behind the documents of a first question.
+  bool is_raw_text() const { return options.prompt && !options.prompt->use_chat_template; }
+
+  /// What the user says behind the documents with a first question.
+  std::string first_words(std::string_view question, bool has_documents) const {
+    if (options.prompt)
+      return std::string(options.prompt->before_question)
+          .append(question)
+          .append(options.prompt->after_question);
+    return std::string(has_documents ? kSeparator : "").append(question);
+  }
+
+  /// The text before and behind the documents of a first question.
   text::PromptParts render_first(std::string_view question, bool has_documents) const {
+    const std::string before = options.prompt ? options.prompt->before : "";
+    const std::string after = first_words(question, has_documents);
+    if (is_raw_text()) return {{{before}}, {{after}}};
     auto messages = messages_before_user();
-    messages.push_back({"user", std::string(text::context_marker)
-                                    .append(has_documents ? kSeparator : "")
-                                    .append(question)});
+    messages.push_back({"user", std::string(before).append(text::context_marker).append(after)});
     return chat_template.render_around(messages, text::context_marker, render_options());
+  }
+
+  /// The token that raw text begins with, where the model wants one.
+  std::optional<std::int32_t> begin_token() const {
+    const text::Tokenizer& tokenizer = model->tokenizer();
+    const auto around_nothing = tokenizer.encode("", {.add_special = true});
+    const bool wants_one =
+        is_raw_text() && !around_nothing.empty() && around_nothing.front() == tokenizer.bos_id();
+    return wants_one ? tokenizer.bos_id() : std::nullopt;
   }
 
   /// What follows a generated answer when the user speaks again.
   text::Prompt render_next(std::string_view user_text) const {
+    if (is_raw_text()) return {{std::string(user_text)}};
     auto messages = messages_before_user();
     messages.push_back({"user", "."});
     messages.push_back({"assistant", std::string(text::context_marker)});
@@ -137,7 +118,7 @@ struct Session::State {
   }
 
   std::vector<std::int64_t> first_prompt(std::string_view question) const {
-    check_question(question);
+    check_question(first_words(question, true));
     const bool has_documents = reading == nullptr || reading->context().piece_ends.size() > 1;
     return widen(model->tokenizer().encode(render_first(question, has_documents).after));
   }
@@ -155,11 +136,8 @@ struct Session::State {
   void check_prompt(std::span<const std::int64_t> prompt, const GenerateOptions& generate) const;
   std::int64_t max_tokens(std::size_t num_prompt, const GenerateOptions& generate) const;
   void begin_conversation();
-  void feed(std::span<const std::int64_t> tokens, attention::ReadMeter& meter, at::Tensor& logits);
-  std::int32_t sample(Sampler& sampler, const at::Tensor& logits) const;
-  Answer run_turn(std::span<const std::int64_t> prompt, const GenerateOptions& generate);
+  Turn begin_turn(std::span<const std::int64_t> prompt, const GenerateOptions& generate);
   Answer answer(std::span<const std::int64_t> prompt, const GenerateOptions& generate);
-  void measure(const attention::ReadMeter& meter, Answer& answer) const;
 };
 
 void Session::State::check_prompt(std::span<const std::int64_t> prompt,
@@ -205,88 +183,31 @@ void Session::State::begin_conversation() {
   conversation = std::make_unique<Conversation>(model, attention::make_policy(policy), *reading);
 }
 
-/// One token of the vocabulary; rows that pad the output have no text and are never chosen.
-std::int32_t Session::State::sample(Sampler& sampler, const at::Tensor& logits) const {
-  const std::span<const float> scores(logits.const_data_ptr<float>(), logits.numel());
-  return sampler.sample(scores.first(model->tokenizer().vocab_size()));
-}
-
-void Session::State::feed(std::span<const std::int64_t> tokens, attention::ReadMeter& meter,
-                          at::Tensor& logits) {
-  logits = conversation->feed(tokens, options.segment_len, &meter);
-  pending.clear();
-  if (options.online_gisting && conversation->num_unfolded() > options.online_window)
-    conversation->fold();
+/// A turn behind what was said so far.
+Turn Session::State::begin_turn(std::span<const std::int64_t> prompt,
+                                const GenerateOptions& generate) {
+  std::vector<std::int64_t> input = std::exchange(pending, {});
+  input.insert(input.end(), prompt.begin(), prompt.end());
+  return {*model,
+          *conversation,
+          options,
+          generate,
+          std::move(input),
+          prompt.size(),
+          max_tokens(prompt.size(), generate)};
 }
 
 Answer Session::State::answer(std::span<const std::int64_t> prompt,
                               const GenerateOptions& generate) {
   try {
-    return run_turn(prompt, generate);
+    Turn turn = begin_turn(prompt, generate);
+    run_turns({&turn, 1});
+    pending = turn.take_pending();
+    return turn.finish();
   } catch (...) {  // what is stored may be incomplete
     conversation.reset();
     throw;
   }
-}
-
-Answer Session::State::run_turn(std::span<const std::int64_t> prompt,
-                                const GenerateOptions& generate) {
-  const auto start = Clock::now();
-  const text::Tokenizer& tokenizer = model->tokenizer();
-  Sampler sampler(generate.sampling);
-  sampler.observe(std::vector<std::int32_t>(prompt.begin(), prompt.end()));
-  TextStream stream(tokenizer, generate);
-  attention::ReadMeter meter;
-  Answer answer;
-  answer.num_prompt_tokens = static_cast<std::int64_t>(prompt.size());
-
-  std::vector<std::int64_t> input = pending;
-  input.insert(input.end(), prompt.begin(), prompt.end());
-  const std::int64_t max_answer = max_tokens(prompt.size(), generate);
-  conversation->reserve(static_cast<std::int64_t>(input.size()) + max_answer);
-  at::Tensor logits;
-  feed(input, meter, logits);
-  auto first_token_time = Clock::now();
-  const auto& ends = tokenizer.end_of_turn_ids();
-  while (true) {
-    if (generate.cancel.stop_requested()) {
-      answer.finish_reason = FinishReason::cancelled;
-      break;
-    }
-    const std::int32_t id = sample(sampler, logits);
-    if (++answer.num_tokens == 1) first_token_time = Clock::now();
-    if (std::find(ends.begin(), ends.end(), id) != ends.end()) {
-      answer.finish_reason = FinishReason::stop;
-      break;
-    }
-    answer.tokens.push_back(id);
-    pending = {id};
-    if (!stream.push(id)) {
-      answer.finish_reason = FinishReason::stop_string;
-      break;
-    }
-    if (answer.num_tokens == max_answer) {
-      answer.finish_reason = FinishReason::length;
-      break;
-    }
-    feed(std::vector(pending), meter, logits);
-  }
-  if (stream.finish()) answer.finish_reason = FinishReason::stop_string;
-  answer.text = stream.take_text();
-  answer.prompt_seconds = seconds_between(start, first_token_time);
-  answer.decode_seconds = seconds_between(first_token_time, Clock::now());
-  measure(meter, answer);
-  return answer;
-}
-
-void Session::State::measure(const attention::ReadMeter& meter, Answer& answer) const {
-  const attention::KvShape& shape = conversation->store().shape();
-  answer.fraction_read = meter.fraction();
-  const double num_queries =
-      static_cast<double>(meter.num_query_layers()) / static_cast<double>(shape.num_layers);
-  answer.kv_bytes_per_token =
-      meter.keys_read() / num_queries * static_cast<double>(kv_entry_bytes(shape));
-  answer.store_bytes = conversation->store().bytes();
 }
 
 Session::Session(std::shared_ptr<const model::Model> model, attention::PolicySpec policy,
@@ -306,18 +227,19 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
 ContextTokens Session::tokenize(std::span<const std::string> documents) const {
-  const text::Tokenizer& tokenizer = state_->model->tokenizer();
-  ContextTokens context;
-  const auto add_piece = [&](std::span<const std::int32_t> ids) {
-    context.ids.insert(context.ids.end(), ids.begin(), ids.end());
-    context.piece_ends.push_back(static_cast<std::int64_t>(context.ids.size()));
-  };
-  // The opening of the chat is a piece of its own, which holds the sinks.
-  add_piece(tokenizer.encode(state_->render_first("", !documents.empty()).before));
+  // What stands in front of the documents is a piece of its own, which holds the sinks.
+  std::vector<text::Prompt> texts = {state_->render_first("", !documents.empty()).before};
   for (std::size_t i = 0; i < documents.size(); ++i) {
     if (documents[i].empty())
       core::input_error("session: document {} is empty: give a text or leave it out", i + 1);
-    add_piece(tokenizer.encode(i == 0 ? documents[i] : std::string(kSeparator) + documents[i]));
+    texts.push_back({{i == 0 ? documents[i] : std::string(kSeparator) + documents[i]}});
+  }
+  const text::Tokenizer& tokenizer = state_->model->tokenizer();
+  ContextTokens context =
+      state_->options.prompt ? encode_together(tokenizer, texts) : encode_apart(tokenizer, texts);
+  if (const auto begin = state_->begin_token()) {
+    context.ids.insert(context.ids.begin(), *begin);
+    for (std::int64_t& end : context.piece_ends) ++end;
   }
   const std::int64_t window = state_->model->config().trained_window;
   if (static_cast<std::int64_t>(context.ids.size()) > window) {
@@ -384,6 +306,50 @@ Answer Session::continue_with_tokens(std::span<const std::int64_t> prompt,
   // The last turn is over (method §1.9). Folding waits until there is a next one that profits.
   if (state_->options.online_gisting) state_->conversation->fold();
   return state_->answer(prompt, options);
+}
+
+std::vector<std::int64_t> Session::prompt(std::string_view question) const {
+  return state_->first_prompt(question);
+}
+
+Likelihood Session::score_tokens(std::span<const std::int64_t> tokens) {
+  if (tokens.size() < 2)
+    core::input_error("session: {} tokens to score: give at least two", tokens.size());
+  if (!state_->reading) read({});
+  Conversation conversation(state_->model, attention::make_policy(state_->policy),
+                            *state_->reading);
+  attention::ReadMeter meter;
+  Likelihood likelihood;
+  likelihood.log_probs = conversation.score(tokens, state_->options.segment_len, &meter);
+  likelihood.fraction_read = meter.fraction();
+  return likelihood;
+}
+
+std::vector<Answer> ask_together(std::span<Session> sessions,
+                                 std::span<const std::vector<std::int64_t>> prompts,
+                                 const GenerateOptions& options) {
+  GenerateOptions generate = options;
+  generate.on_token = nullptr;
+  std::vector<Turn> turns;
+  for (std::size_t i = 0; i < sessions.size(); ++i) {
+    Session::State& state = *sessions[i].state_;
+    state.check_prompt(prompts[i], generate);
+    if (!state.reading) sessions[i].read({});
+    state.begin_conversation();
+    turns.push_back(state.begin_turn(prompts[i], generate));
+  }
+  std::vector<Answer> answers;
+  try {
+    run_turns(turns);
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+      sessions[i].state_->pending = turns[i].take_pending();
+      answers.push_back(turns[i].finish());
+    }
+  } catch (...) {  // what is stored may be incomplete
+    for (Session& session : sessions) session.state_->conversation.reset();
+    throw;
+  }
+  return answers;
 }
 
 std::vector<LayerSelection> Session::selection(std::string_view question) {

@@ -19,13 +19,28 @@
 
 namespace gsa::engine {
 
+/// What stands around the documents of a first question in place of the session's own layout
+/// (documents, blank line, question). With it the tokens of `before` and documents are those of the
+/// whole text; what follows the documents is encoded for itself.
+struct PromptFormat {
+  std::string before;           ///< in front of the documents; read with them
+  std::string before_question;  ///< between the documents and the question
+  std::string after_question;
+  /// False: the text as it is, behind a begin-of-text token where the model wants one. A system
+  /// prompt has no place then.
+  bool use_chat_template = true;
+
+  bool operator==(const PromptFormat&) const = default;
+};
+
 struct SessionOptions {
   std::optional<text::ChatTemplate>
       chat_template;                         ///< unset: detected from the model's own template text
   std::optional<std::string> system_prompt;  ///< unset: what the template does without one
   text::Thinking thinking =
-      text::Thinking::off;          ///< off: models that can think aloud answer at once
-  std::int64_t segment_len = 2048;  ///< raw tokens per step of reading
+      text::Thinking::off;             ///< off: models that can think aloud answer at once
+  std::optional<PromptFormat> prompt;  ///< unset: the session's own layout
+  std::int64_t segment_len = 2048;     ///< raw tokens per step of reading
   /// Online gisting (method §1.9): what was said is folded like the document once it exceeds
   /// `online_window` tokens or its turn is over. Without it every turn stays raw and visible.
   /// Policies without chunks ignore it.
@@ -82,6 +97,12 @@ struct Answer {
   double decode_ms_per_token() const;
 };
 
+/// What a text that goes on behind a context costs under teacher forcing.
+struct Likelihood {
+  std::vector<double> log_probs;  ///< ln p of every token but the first
+  double fraction_read = 0;       ///< of the queries that gave them
+};
+
 /// One conversation about one context: `read` once, then any number of questions. `ask` starts anew
 /// from the documents, `continue_with` adds a turn to what was said last. A session belongs to one
 /// thread at a time.
@@ -115,7 +136,8 @@ class Session {
   void check(std::string_view question, const GenerateOptions& options) const;
 
   /// Answers a question about the context, as if it were the first. Reads an empty context if
-  /// nothing was read. Input error if the question is empty, or if it and `max_tokens` exceed the
+  /// nothing was read. Input error if the question is empty and the prompt's format says nothing
+  /// behind the documents either, or if it and `max_tokens` exceed the
   /// window the model was trained for. If anything throws after that, `on_token` included, the
   /// conversation is over; the context stays read.
   Answer ask(std::string_view question, const GenerateOptions& options = {});
@@ -126,6 +148,14 @@ class Session {
   Answer ask_tokens(std::span<const std::int64_t> prompt, const GenerateOptions& options = {});
   Answer continue_with_tokens(std::span<const std::int64_t> prompt,
                               const GenerateOptions& options = {});
+
+  /// Tokens of a first question with the words around it, as `ask` runs them behind the context.
+  /// Input error for an empty question.
+  std::vector<std::int64_t> prompt(std::string_view question) const;
+
+  /// How likely tokens are behind the context; each is predicted from all before it, the first one
+  /// is given. Input error for fewer than two. What was said so far is left as it is.
+  Likelihood score_tokens(std::span<const std::int64_t> tokens);
 
   /// What the last token of the question's prompt selects, per layer that selects; empty for
   /// policies that do not.
@@ -144,8 +174,19 @@ class Session {
   const text::ChatTemplate& chat_template() const;
 
  private:
+  friend std::vector<Answer> ask_together(std::span<Session>,
+                                          std::span<const std::vector<std::int64_t>>,
+                                          const GenerateOptions&);
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Asks several sessions of one model at a time, each a prompt of its own (see
+/// `Session::ask_tokens`): every step of decoding is one forward for all whose answer is not
+/// finished. The answers are those of asking one by one; their times are those of the whole.
+/// `on_token` is not called.
+std::vector<Answer> ask_together(std::span<Session> sessions,
+                                 std::span<const std::vector<std::int64_t>> prompts,
+                                 const GenerateOptions& options);
 
 }  // namespace gsa::engine

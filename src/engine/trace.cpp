@@ -23,13 +23,13 @@ std::vector<std::vector<std::int64_t>> last_row(const at::Tensor& ids) {  // int
 
 TracingPolicy::TracingPolicy(std::unique_ptr<attention::Policy> policy,
                              std::vector<LayerSelection>& trace)
-    : Policy(policy->spec()), policy_(std::move(policy)), trace_(trace) {}
+    : ForwardingPolicy(std::move(policy)), trace_(trace) {}
 
 at::Tensor TracingPolicy::select(const attention::SelectInput& input,
                                  attention::VisibleSet& visible) {
-  at::Tensor num_scored = policy_->select(input, visible);
+  at::Tensor num_scored = ForwardingPolicy::select(input, visible);
   if (!trace_.empty() && trace_.back().layer >= input.layer) trace_.clear();
-  LayerSelection selection{input.layer, last_row(visible.unfolded), {}};
+  LayerSelection selection{input.layer, last_row(visible.unfolded), {}, last_row(visible.tokens)};
   for (const at::Tensor& level : visible.gists) selection.gists.push_back(last_row(level));
   trace_.push_back(std::move(selection));
   return num_scored;

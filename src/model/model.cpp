@@ -5,6 +5,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/rms_norm.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -16,7 +17,6 @@
 #include "model/fingerprint.h"
 #include "model/recompute.h"
 #include "model/swiglu.h"
-#include "model/weights.h"
 
 namespace gsa::model {
 namespace {
@@ -27,6 +27,22 @@ bool has_gists(const attention::Batch& batch) {
       return slice.entries.level != attention::kRawLevel;
     });
   });
+}
+
+Linear with_bias(const Linear& linear, const at::Tensor& bias) {
+  return linear.packed() ? Linear(linear.packed(), bias) : Linear(linear.weight(), bias);
+}
+
+/// Mean of the rows of a matrix, [1, num_in] f32.
+at::Tensor mean_row(const Linear& matrix) {
+  if (!matrix.packed()) return matrix.weight().mean(0, /*keepdim=*/true, at::kFloat);
+  constexpr std::int64_t step = 4096;
+  at::Tensor sum = at::zeros({1, matrix.num_in()}, at::kFloat);
+  for (std::int64_t begin = 0; begin < matrix.num_out(); begin += step) {
+    const std::int64_t count = std::min(step, matrix.num_out() - begin);
+    sum += matrix.packed()->expand(begin, count, at::kFloat).sum(0, /*keepdim=*/true);
+  }
+  return sum.div_(static_cast<double>(matrix.num_out()));
 }
 
 /// Recomputing runs every layer twice: nothing may count the runs.
@@ -50,6 +66,8 @@ std::shared_ptr<const Model> Model::load(const std::filesystem::path& path,
   if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
     core::input_error("model: {}: dtype has to be f32 or bf16", path.string());
   }
+  if (options.form == MatrixForm::packed && !options.device.is_cpu())
+    core::input_error("model: {}: weights stay packed on the CPU only", path.string());
   // Weights are ordinary tensors even when the caller infers: a trainer may ask for their gradients
   // later.
   const c10::InferenceMode no_inference_mode(false);
@@ -62,17 +80,20 @@ std::shared_ptr<const Model> Model::load(const std::filesystem::path& path,
     std::shared_ptr<Model> model(
         new Model(std::move(config), text::Tokenizer::from_directory(path)));
     model->load_weights(
-        WeightFile::from_safetensors(std::move(file), options.dtype, options.device), path);
+        WeightFile::from_safetensors(std::move(file), options.dtype, options.device), options.dtype,
+        path);
     return model;
   }
   auto file = std::make_shared<const core::GgufFile>(core::GgufFile::open(path));
   std::shared_ptr<Model> model(new Model(read_config(*file), text::Tokenizer::from_gguf(*file)));
-  model->load_weights(
-      WeightFile::from_gguf(std::move(file), model->config_, options.dtype, options.device), path);
+  model->load_weights(WeightFile::from_gguf(std::move(file), model->config_, options.dtype,
+                                            options.device, options.form),
+                      options.dtype, path);
   return model;
 }
 
-void Model::load_weights(WeightFile file, const std::filesystem::path& path) {
+void Model::load_weights(WeightFile file, at::ScalarType dtype, const std::filesystem::path& path) {
+  dtype_ = dtype;
   const ModelConfig& c = config_;
   if (tokenizer_.vocab_size() > c.vocab) {
     core::input_error(
@@ -83,12 +104,11 @@ void Model::load_weights(WeightFile file, const std::filesystem::path& path) {
   embedding_ = file.matrix({{"model.embed_tokens.weight", c.vocab}}, c.hidden);
   for (std::int64_t i = 0; i < c.num_layers; ++i) layers_.push_back(read_layer(file, i));
   final_norm_ = file.vector({{"model.norm.weight", c.hidden}});
-  output_ =
-      Linear(c.tied_output ? embedding_ : file.matrix({{"lm_head.weight", c.vocab}}, c.hidden));
+  output_ = c.tied_output ? embedding_ : file.matrix({{"lm_head.weight", c.vocab}}, c.hidden);
   file.check_all_read();
 
-  inv_freq_ = rope_inv_freq(c).to(embedding_.device());
-  gist_embeddings_ = embedding_.mean(0, /*keepdim=*/true, at::kFloat).to(dtype());
+  inv_freq_ = rope_inv_freq(c).to(final_norm_.device());
+  gist_embeddings_ = mean_row(embedding_).to(dtype);
   fingerprint_ = make_fingerprint(c, tokenizer_, norm_weights());
 }
 
@@ -99,10 +119,10 @@ Model::Layer Model::read_layer(WeightFile& file, std::int64_t layer_idx) const {
   };
   Layer layer;
   layer.attention_norm = file.vector({{name("input_layernorm.weight"), c.hidden}});
-  const at::Tensor qkv = file.matrix({{name("self_attn.q_proj.weight"), c.q_size()},
-                                      {name("self_attn.k_proj.weight"), c.kv_size()},
-                                      {name("self_attn.v_proj.weight"), c.kv_size()}},
-                                     c.hidden);
+  const Linear qkv = file.matrix({{name("self_attn.q_proj.weight"), c.q_size()},
+                                  {name("self_attn.k_proj.weight"), c.kv_size()},
+                                  {name("self_attn.v_proj.weight"), c.kv_size()}},
+                                 c.hidden);
   at::Tensor qkv_bias, o_bias;
   if (c.qkv_bias) {
     qkv_bias = file.vector({{name("self_attn.q_proj.bias"), c.q_size()},
@@ -114,13 +134,14 @@ Model::Layer Model::read_layer(WeightFile& file, std::int64_t layer_idx) const {
     layer.q_norm = file.vector({{name("self_attn.q_norm.weight"), c.head_dim}});
     layer.k_norm = file.vector({{name("self_attn.k_norm.weight"), c.head_dim}});
   }
-  layer.qkv = Linear(qkv, qkv_bias);
-  layer.o = Linear(file.matrix({{name("self_attn.o_proj.weight"), c.hidden}}, c.q_size()), o_bias);
+  layer.qkv = with_bias(qkv, qkv_bias);
+  layer.o =
+      with_bias(file.matrix({{name("self_attn.o_proj.weight"), c.hidden}}, c.q_size()), o_bias);
   layer.mlp_norm = file.vector({{name("post_attention_layernorm.weight"), c.hidden}});
-  layer.gate_up = Linear(file.matrix({{name("mlp.gate_proj.weight"), c.intermediate},
-                                      {name("mlp.up_proj.weight"), c.intermediate}},
-                                     c.hidden));
-  layer.down = Linear(file.matrix({{name("mlp.down_proj.weight"), c.hidden}}, c.intermediate));
+  layer.gate_up = file.matrix({{name("mlp.gate_proj.weight"), c.intermediate},
+                               {name("mlp.up_proj.weight"), c.intermediate}},
+                              c.hidden);
+  layer.down = file.matrix({{name("mlp.down_proj.weight"), c.hidden}}, c.intermediate);
   return layer;
 }
 
@@ -149,7 +170,7 @@ std::vector<std::pair<std::string, at::Tensor>> Model::named_tensors() const {
       add(fmt::format("{}.{}.lora_B", name, lora.out_begin), lora.b);
     }
   };
-  add("embedding", embedding_);
+  add("embedding", embedding_.weight());
   add("gist_embeddings", gist_embeddings_);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
@@ -168,8 +189,23 @@ std::vector<std::pair<std::string, at::Tensor>> Model::named_tensors() const {
   return named;
 }
 
-std::int64_t Model::weight_bytes() const {
+std::int64_t Model::packed_bytes() const {
   std::int64_t num_bytes = 0;
+  const auto add = [&](const Linear& linear) {
+    if (linear.packed()) num_bytes += linear.packed()->num_bytes();
+  };
+  add(embedding_);
+  if (!config_.tied_output) add(output_);
+  for (const Layer& layer : layers_) {
+    for (const Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) add(*linear);
+  }
+  return num_bytes;
+}
+
+bool Model::is_packed() const { return packed_bytes() > 0; }
+
+std::int64_t Model::weight_bytes() const {
+  std::int64_t num_bytes = packed_bytes();
   for (const auto& [name, tensor] : named_tensors()) {
     num_bytes += static_cast<std::int64_t>(tensor.nbytes());
   }
@@ -181,7 +217,7 @@ attention::KvShape Model::kv_shape(int num_levels) const {
           .num_kv_heads = config_.num_kv_heads,
           .head_dim = config_.head_dim,
           .num_levels = num_levels,
-          .options = embedding_.options().requires_grad(false)};
+          .options = at::TensorOptions(device()).dtype(dtype_)};
 }
 
 std::shared_ptr<const Model> Model::with_adapter(const Adapter& adapter) const {
@@ -189,20 +225,32 @@ std::shared_ptr<const Model> Model::with_adapter(const Adapter& adapter) const {
   const c10::InferenceMode no_inference_mode(false);
   // A tensor under training stays the leaf it is; Linear and embed convert it inside the graph.
   const auto convert = [&](const at::Tensor& tensor) {
-    return tensor.requires_grad() ? tensor : tensor.to(embedding_.options());
+    return tensor.requires_grad() ? tensor : tensor.to(device(), dtype_);
   };
   std::shared_ptr<Model> model(new Model(*this));
   model->adapter_ = adapter.info;
   model->gist_embeddings_ = convert(adapter.gist_embeddings);
   for (Layer& layer : model->layers_) {
     for (Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
-      *linear = Linear(linear->weight(), linear->bias());
+      *linear = linear->base();
     }
   }
   for (const auto& [key, factors] : adapter.loras) {
     const auto [linear, out_begin] = model->projection(key.first, key.second);
     linear->add_lora(
         {convert(factors.a), convert(factors.b), adapter.info.lora_scale(), out_begin});
+  }
+  return model;
+}
+
+std::shared_ptr<const Model> Model::merged() const {
+  if (!adapter_) return shared_from_this();
+  const c10::InferenceMode no_inference_mode(false);
+  const at::NoGradGuard no_grad;
+  std::shared_ptr<Model> model(new Model(*this));
+  for (Layer& layer : model->layers_) {
+    for (Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+      *linear = linear->merged();
   }
   return model;
 }
@@ -214,12 +262,13 @@ std::shared_ptr<const Model> Model::with_weights(
     if (weight.defined()) weight = replace(weight);
   };
   const auto replace_linear = [&](Linear& linear) {
+    if (linear.packed()) core::internal_error("model: packed weights cannot be replaced");
     Linear replaced(replace(linear.weight()),
                     linear.bias().defined() ? replace(linear.bias()) : at::Tensor());
     for (const Lora& lora : linear.loras()) replaced.add_lora(lora);
     linear = std::move(replaced);
   };
-  replace_in(model->embedding_);
+  replace_linear(model->embedding_);
   for (Layer& layer : model->layers_) {
     for (at::Tensor* norm :
          {&layer.attention_norm, &layer.q_norm, &layer.k_norm, &layer.mlp_norm}) {
@@ -231,7 +280,7 @@ std::shared_ptr<const Model> Model::with_weights(
   }
   replace_in(model->final_norm_);
   if (config_.tied_output) {
-    model->output_ = Linear(model->embedding_);
+    model->output_ = model->embedding_;
   } else {
     replace_linear(model->output_);
   }
@@ -264,13 +313,17 @@ at::Tensor Model::norm(const at::Tensor& x, const at::Tensor& weight) const {
 }
 
 at::Tensor Model::embed(const attention::Batch& batch) const {
-  if (!has_gists(batch)) return at::embedding(embedding_, batch.tokens);
+  const auto look_up = [&](const at::Tensor& tokens) {
+    return embedding_.packed() ? embedding_.packed()->rows(tokens, dtype_)
+                               : at::embedding(embedding_.weight(), tokens);
+  };
+  if (!has_gists(batch)) return look_up(batch.tokens);
   std::vector<at::Tensor> parts;  // in the order of the rows
   for (const attention::BatchSequence& sequence : batch.sequences) {
     for (const attention::BatchSlice& slice : sequence.slices) {
       const auto& [level, begin, count, branch_begins] = slice.entries;
       if (level == attention::kRawLevel) {
-        parts.push_back(at::embedding(embedding_, batch.tokens.narrow(0, slice.row, count)));
+        parts.push_back(look_up(batch.tokens.narrow(0, slice.row, count)));
       } else {
         const std::int64_t row = std::min<std::int64_t>(level, gist_embeddings_.size(0) - 1);
         parts.push_back(

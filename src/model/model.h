@@ -20,15 +20,15 @@
 #include "model/device.h"
 #include "model/linear.h"
 #include "model/rope.h"
+#include "model/weights.h"
 #include "text/tokenizer.h"
 
 namespace gsa::model {
 
-class WeightFile;
-
 struct LoadOptions {
   at::Device device = at::kCPU;
   at::ScalarType dtype = default_dtype(device);  ///< f32 or bf16
+  MatrixForm form = MatrixForm::tensor;          ///< packed: inference on the CPU only
 };
 
 struct ForwardOptions {
@@ -55,8 +55,11 @@ class Model : public std::enable_shared_from_this<Model> {
   /// Hexadecimal digest that names the checkpoint (see `make_fingerprint`): equal for every
   /// quantisation of one, different for others.
   const std::string& fingerprint() const { return fingerprint_; }
-  at::Device device() const { return embedding_.device(); }
-  at::ScalarType dtype() const { return embedding_.scalar_type(); }
+  at::Device device() const { return inv_freq_.device(); }
+  /// Of keys, values and activations, and of weights that are tensors.
+  at::ScalarType dtype() const { return dtype_; }
+  /// Whether some matrix lies in memory as in its file.
+  bool is_packed() const;
   /// Bytes of the weights in memory, adapter included.
   std::int64_t weight_bytes() const;
 
@@ -72,6 +75,10 @@ class Model : public std::enable_shared_from_this<Model> {
   /// nullptr without an adapter.
   const AdapterInfo* adapter() const { return adapter_ ? &*adapter_ : nullptr; }
 
+  /// This model with its adapter's updates in the weights (`Linear::merged`): what inference runs.
+  /// Itself without an adapter.
+  std::shared_ptr<const Model> merged() const;
+
   /// Shape of a store for this model's keys and values.
   attention::KvShape kv_shape(int num_levels) const;
 
@@ -82,11 +89,6 @@ class Model : public std::enable_shared_from_this<Model> {
   /// Scores of the vocabulary, [R, vocab] f32. Gists have no row, so they are never predicted.
   at::Tensor logits(const at::Tensor& hidden) const;
 
-  /// Every tensor of the base and of the adapter under a stable name (projections that share a
-  /// matrix appear as one).
-  std::vector<std::pair<std::string, at::Tensor>> named_tensors() const;
-
- private:
   struct Layer {
     at::Tensor attention_norm;  // [hidden]
     Linear qkv;                 // q, k and v stacked: [(H + 2 H_kv) d, hidden]
@@ -98,12 +100,25 @@ class Model : public std::enable_shared_from_this<Model> {
 
     std::vector<at::Tensor> under_training() const;  // those that require a gradient
   };
+  const std::vector<Layer>& layers() const { return layers_; }
+  const Linear& embedding() const {
+    return embedding_;
+  }  ///< [vocab, hidden], its rows are looked up
+  const at::Tensor& final_norm() const { return final_norm_; }
+  const Linear& output() const { return output_; }
+  const at::Tensor& inv_freq() const { return inv_freq_; }
 
+  /// Every tensor of the base and of the adapter under a stable name (projections that share a
+  /// matrix appear as one); packed matrices are not among them.
+  std::vector<std::pair<std::string, at::Tensor>> named_tensors() const;
+
+ private:
   Model(ModelConfig config, text::Tokenizer tokenizer);
   Model(const Model&) = default;
-  void load_weights(WeightFile file, const std::filesystem::path& path);
+  void load_weights(WeightFile file, at::ScalarType dtype, const std::filesystem::path& path);
   Layer read_layer(WeightFile& file, std::int64_t layer_idx) const;
   std::vector<at::Tensor> norm_weights() const;
+  std::int64_t packed_bytes() const;
   /// The matrix that holds a projection, and its first row in there.
   std::pair<Linear*, std::int64_t> projection(std::int64_t layer_idx, LoraTarget target);
 
@@ -115,7 +130,8 @@ class Model : public std::enable_shared_from_this<Model> {
   ModelConfig config_;
   text::Tokenizer tokenizer_;
   std::string fingerprint_;
-  at::Tensor embedding_;  // [vocab, hidden]
+  at::ScalarType dtype_ = at::kFloat;
+  Linear embedding_;  // [vocab, hidden]
   std::vector<Layer> layers_;
   at::Tensor final_norm_;       // [hidden]
   Linear output_;               // [vocab, hidden]; shares the embedding's memory if tied

@@ -138,9 +138,10 @@ std::string_view safetensors_dtype(at::ScalarType type) {
 }
 
 WeightFile WeightFile::from_gguf(std::shared_ptr<const core::GgufFile> file,
-                                 const ModelConfig& config, at::ScalarType dtype,
-                                 at::Device device) {
+                                 const ModelConfig& config, at::ScalarType dtype, at::Device device,
+                                 MatrixForm form) {
   WeightFile weights(file->path().string(), file, dtype, device);
+  weights.form_ = form;
   for (const core::GgufTensor& tensor : file->tensors()) {
     const std::string name = hugging_face_name(tensor.name);
     StoredTensor stored{tensor.name, tensor.type, tensor.shape, tensor.data};
@@ -185,13 +186,41 @@ StoredTensor& WeightFile::find(const Part& part, std::span<const std::int64_t> s
   return tensor;
 }
 
-at::Tensor WeightFile::matrix(std::initializer_list<Part> parts, std::int64_t num_cols) {
+Linear WeightFile::matrix(std::initializer_list<Part> parts, std::int64_t num_cols) {
   std::int64_t num_rows = 0;
+  bool is_quantized = true;
   for (const Part& part : parts) {
-    find(part, std::array{part.num_rows, num_cols});
+    const StoredTensor& tensor = find(part, std::array{part.num_rows, num_cols});
+    is_quantized = is_quantized && core::block_len(tensor.type) > 1;
     num_rows += part.num_rows;
   }
-  return read(parts, at::empty({num_rows, num_cols}, dtype_));
+  if (form_ == MatrixForm::packed && is_quantized) return Linear(pack(parts));
+  return Linear(read(parts, at::empty({num_rows, num_cols}, dtype_)));
+}
+
+std::shared_ptr<const PackedMatrix> WeightFile::pack(std::initializer_list<Part> parts) {
+  struct Owner {
+    std::shared_ptr<const void> file;
+    std::vector<std::vector<std::byte>> copies;
+  };
+  auto owner = std::make_shared<Owner>(Owner{file_, {}});
+  std::vector<kernels::MatrixView> views;
+  for (const Part& part : parts) {
+    StoredTensor& tensor = tensors_.find(part.name)->second;
+    tensor.was_read = true;
+    const std::byte* data = tensor.data.data();
+    if (tensor.interleaved_head_dim > 0) {
+      std::vector<std::byte>& copy = owner->copies.emplace_back(tensor.data.size());
+      const std::size_t row_len = tensor.data.size() / static_cast<std::size_t>(part.num_rows);
+      for (std::int64_t row = 0; row < part.num_rows; ++row) {
+        const std::int64_t from = stored_row(row, tensor.interleaved_head_dim);
+        std::memcpy(copy.data() + row * row_len, data + from * row_len, row_len);
+      }
+      data = copy.data();
+    }
+    views.push_back({tensor.type, data, part.num_rows, tensor.shape[1]});
+  }
+  return std::make_shared<const PackedMatrix>(std::move(views), std::move(owner));
 }
 
 at::Tensor WeightFile::vector(std::initializer_list<Part> parts) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/quant.h"
+#include "model/linear.h"
 
 namespace gsa::core {
 class GgufFile;
@@ -58,13 +59,20 @@ struct StoredTensor {
   bool was_read = false;
 };
 
+/// How matrices are held in memory.
+enum class MatrixForm {
+  tensor,  ///< as numbers of the model's dtype
+  packed,  ///< as they lie in the file where that is quantised (CPU only), else as tensors
+};
+
 /// Tensors of a model under their Hugging Face names and in Hugging Face row order, converted to
 /// one dtype (f32 or bf16) on one device, whatever file they come from.
 class WeightFile {
  public:
   /// Indexes the tensors of an open file, which is kept open. Nothing is read or converted yet.
   static WeightFile from_gguf(std::shared_ptr<const core::GgufFile> file, const ModelConfig& config,
-                              at::ScalarType dtype, at::Device device);
+                              at::ScalarType dtype, at::Device device,
+                              MatrixForm form = MatrixForm::tensor);
   static WeightFile from_safetensors(std::shared_ptr<const core::SafetensorsFile> file,
                                      at::ScalarType dtype, at::Device device);
 
@@ -75,8 +83,8 @@ class WeightFile {
   };
   /// Reads matrices of `num_cols` columns, or vectors, and stacks them along the rows, in parallel.
   /// Input error, before any allocation, if one is missing or has another shape. Returns [sum of
-  /// rows, num_cols] or [sum of rows].
-  at::Tensor matrix(std::initializer_list<Part> parts, std::int64_t num_cols);
+  /// rows, num_cols] (without a bias) or [sum of rows].
+  Linear matrix(std::initializer_list<Part> parts, std::int64_t num_cols);
   at::Tensor vector(std::initializer_list<Part> parts);
 
   /// Input error if the file has weights that nobody asked for: then it is another kind of model
@@ -89,11 +97,14 @@ class WeightFile {
       : path_(std::move(path)), file_(std::move(file)), dtype_(dtype), device_(device) {}
   StoredTensor& find(const Part& part, std::span<const std::int64_t> shape);
   at::Tensor read(std::initializer_list<Part> parts, const at::Tensor& out);
+  /// The parts as blocks: those of the file, or a copy with the rows of each head in order.
+  std::shared_ptr<const PackedMatrix> pack(std::initializer_list<Part> parts);
 
   std::string path_;
   std::shared_ptr<const void> file_;  // keeps the mapping alive
   at::ScalarType dtype_;
   at::Device device_;
+  MatrixForm form_ = MatrixForm::tensor;
   std::map<std::string, StoredTensor, std::less<>> tensors_;
 };
 

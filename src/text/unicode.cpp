@@ -70,6 +70,42 @@ std::size_t first_char_len(std::string_view text) {
   return len;
 }
 
+std::u32string to_code_points(std::string_view text) {
+  std::u32string code_points;
+  while (!text.empty()) {
+    utf8proc_int32_t code_point = 0;
+    const auto len = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                      static_cast<utf8proc_ssize_t>(text.size()), &code_point);
+    code_points += len < 0 ? U'\xfffd' : static_cast<char32_t>(code_point);
+    text.remove_prefix(len < 0 ? 1 : static_cast<std::size_t>(len));
+  }
+  return code_points;
+}
+
+std::string to_utf8(std::u32string_view code_points) {
+  std::string text;
+  for (const char32_t code_point : code_points) {
+    utf8proc_uint8_t bytes[4];
+    const auto len = utf8proc_encode_char(static_cast<utf8proc_int32_t>(code_point), bytes);
+    text.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(len));
+  }
+  return text;
+}
+
+char32_t to_lower(char32_t code_point) {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point)));
+}
+
+bool is_decimal_digit(char32_t code_point) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code_point)) == UTF8PROC_CATEGORY_ND;
+}
+
+bool is_letter_or_number(char32_t code_point) {
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
+  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) ||
+         (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO);
+}
+
 bool is_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||

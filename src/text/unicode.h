@@ -12,6 +12,15 @@ char32_t last_code_point(std::string_view text);
 /// Bytes of the first character of valid, non-empty UTF-8.
 std::size_t first_char_len(std::string_view text);
 
+/// Code points of a text; bytes that are no UTF-8 become U+FFFD, one each.
+std::u32string to_code_points(std::string_view text);
+std::string to_utf8(std::u32string_view code_points);
+
+/// The simple mapping to lower case.
+char32_t to_lower(char32_t code_point);
+bool is_decimal_digit(char32_t code_point);
+bool is_letter_or_number(char32_t code_point);
+
 /// Has the property White_Space.
 bool is_space(char32_t code_point);
 /// Letter, mark, decimal digit or connector: `\w` of a regular expression.

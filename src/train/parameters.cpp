@@ -93,6 +93,8 @@ std::string_view trained_name(Trained trained) {
 TrainedModel::TrainedModel(std::shared_ptr<const model::Model> base,
                            const ParameterOptions& options, const model::Adapter* init)
     : base_(std::move(base)), options_(options) {
+  if (base_->is_packed())
+    core::input_error("train: the weights lie packed as in their file; give --dtype f32 or bf16");
   if (init != nullptr) init->check_fits(base_->config(), base_->fingerprint());
   if (options_.trained == Trained::full && init != nullptr && !init->loras.empty()) {
     core::input_error(

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "core/display.h"
 #include "core/error.h"
 #include "core/file.h"
 
@@ -22,24 +23,6 @@ constexpr double legend_line = 20;
 // Okabe and Ito's colours, which the colour-blind can tell apart.
 constexpr std::array<std::string_view, 8> colours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                      "#e69f00", "#56b4e9", "#000000", "#a0a000"};
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<') {
-      out += "&lt;";
-    } else if (c == '>') {
-      out += "&gt;";
-    } else if (c == '&') {
-      out += "&amp;";
-    } else if (c == '"') {
-      out += "&quot;";
-    } else if (static_cast<unsigned char>(c) >= 0x20) {
-      out += c;
-    }
-  }
-  return out;
-}
 
 /// One drawn line with its place in the legend.
 struct Line {
@@ -226,7 +209,7 @@ class Picture {
   }
   void draw_text(double x, double y, std::string_view anchor, std::string_view text) {
     svg_ += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y,
-                        anchor, escaped(text));
+                        anchor, core::escape_markup(text));
   }
 
   Axis x_, y_;

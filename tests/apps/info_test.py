@@ -12,6 +12,14 @@ def test_describes_model_and_memory(gsa, model):
     assert memory["gist_kv_bytes_per_1k_tokens"] == pytest.approx(1000 * per_token / 16)
     assert memory["total_bytes"] == pytest.approx(memory["weight_bytes"] + memory["context_kv_bytes"])
     assert info["adapter"] is None
+    per_token_with_gists = per_token * 17 / 16
+    assert memory["longest_context_tokens"] == pytest.approx(memory["available_bytes"] / per_token_with_gists, abs=1)
+
+
+def test_says_what_does_not_fit(gsa, model):
+    result = gsa("info", "--model", model, "--context", "1000000000")
+    assert result.code == 0 and "longest context" in result.out and "do not fit" in result.out
+    assert "do not fit" not in gsa("info", "--model", model, "--context", "1000").out
 
 
 def test_two_levels_cost_more_than_one(gsa, model):

@@ -21,28 +21,11 @@ TEST(ControlCharacters, CannotReachTheTerminal) {
   EXPECT_EQ(without_control_characters("tab\tline\n日本"), "tab line\n日本");
 }
 
-TEST(Format, Bytes) {
-  EXPECT_EQ(format_bytes(0), "0 B");
-  EXPECT_EQ(format_bytes(999), "999 B");
-  EXPECT_EQ(format_bytes(23040), "23 kB");
-  EXPECT_EQ(format_bytes(999'999), "1 MB");
-  EXPECT_EQ(format_bytes(1.55e9), "1.55 GB");
-}
-
-TEST(Format, Counts) {
-  EXPECT_EQ(format_count(0), "0");
-  EXPECT_EQ(format_count(999), "999");
-  EXPECT_EQ(format_count(7120), "7,120");
-  EXPECT_EQ(format_count(1234567), "1,234,567");
-  EXPECT_EQ(format_count(-123456), "-123,456");
-}
-
-TEST(Format, Percent) { EXPECT_EQ(format_percent(0.1234), "12.3 %"); }
-
 TEST(ProgressLine, GrowsFromEmptyToFull) {
   EXPECT_EQ(progress_line("full", 0, 0, -1), "full ...");
   const std::string begin = progress_line("full", 0, 2000, -1);
-  EXPECT_NE(begin.find("[............................] 0/2,000 tokens"), std::string::npos) << begin;
+  EXPECT_NE(begin.find("[............................] 0/2,000 tokens"), std::string::npos)
+      << begin;
   EXPECT_EQ(begin.find("left"), std::string::npos);
   const std::string half = progress_line("full", 1000, 2000, 3);
   EXPECT_NE(half.find("[##############..............]"), std::string::npos) << half;

@@ -2,11 +2,15 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <memory>
 
+#include "ATen/CPUGeneratorImpl.h"
 #include "attention/allocation_meter.h"
 #include "core/rng.h"
 
@@ -196,6 +200,36 @@ TEST(KvStore, GrowthAllocatesSeldom) {
   const AllocationMeter meter;
   for (int i = 0; i < 4096; ++i) model.store.append(0, kRawLevel, k, k);
   EXPECT_LT(meter.num_allocations(), 20);  // by doubling
+}
+
+TEST(KvStore, AppendsSingleRowsAsItAppendsTensors) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    KvShape of_dtype = shape();
+    of_dtype.options = dtype;
+    KvStore by_row(of_dtype), at_once(of_dtype);
+    const at::Tensor k = at::randn({100, kNumKvHeads, kHeadDim}), v = at::randn_like(k);
+    at_once.append(1, 0, k, v);
+    for (std::int64_t i = 0; i < k.size(0); ++i) {
+      const std::int64_t offset = i * kNumKvHeads * kHeadDim;
+      by_row.append_row(1, 0, k.const_data_ptr<float>() + offset,
+                        v.const_data_ptr<float>() + offset);
+    }
+    const KvArenas rows = by_row.arenas(1), expected = at_once.arenas(1);
+    ASSERT_EQ(rows.gists[0].len(), 100);
+    EXPECT_TRUE(at::equal(rows.gists[0].spans[0].k, expected.gists[0].spans[0].k)) << dtype;
+    EXPECT_TRUE(at::equal(rows.gists[0].spans[0].v, expected.gists[0].spans[0].v)) << dtype;
+  }
+}
+
+// Megabytes of entries lie in huge pages; growing moves them there.
+TEST(KvStore, KeepsLargeArenas) {
+  KvStore store({1, 2, 64, 0, at::kFloat});
+  const at::Tensor k = at::randn({9000, 2, 64}), v = at::randn_like(k);
+  for (std::int64_t begin = 0; begin < 9000; begin += 500)
+    store.append(0, kRawLevel, k.narrow(0, begin, 500), v.narrow(0, begin, 500));
+  const KvArenas arenas = store.arenas(0);
+  EXPECT_TRUE(at::equal(arenas.raw.spans[0].k, k.transpose(0, 1)));
+  EXPECT_TRUE(at::equal(arenas.raw.spans[0].v, v.transpose(0, 1)));
 }
 
 TEST(KvStore, EmptyStoresHaveNoHeads) {

@@ -19,7 +19,8 @@ auto fields(const PolicySpec& spec) {
   return std::tie(spec.name, spec.layout.chunk_sizes, spec.layout.num_sinks,
                   spec.layout.num_local_chunks, spec.layout.boundary, spec.layout.growing_depth,
                   spec.budget.kind, spec.budget.ratio, spec.budget.tokens, spec.budget.top_p,
-                  spec.mode, spec.read, spec.gists, spec.seed, spec.adapter);
+                  spec.mode, spec.read, spec.gists, spec.seed, spec.dense_layers, spec.window,
+                  spec.adapter);
 }
 
 struct Grammar {
@@ -32,6 +33,8 @@ struct Grammar {
 const std::vector<Grammar>& grammars() {
   static const std::vector<const char*> budgets = {
       "ratio=1", "ratio=32", "tokens=1", "tokens=512", "top_p=0.001", "top_p=0.9123456789"};
+  static const std::vector<const char*> token_budgets = {"ratio=1", "ratio=8", "tokens=1",
+                                                         "tokens=512"};
   static const std::vector<const char*> modes = {"mode=head", "mode=group"},
                                         reads = {"read=gist", "read=full"},
                                         gists = {"gists=selected", "gists=all", "gists=hidden"},
@@ -47,6 +50,10 @@ const std::vector<Grammar>& grammars() {
       {"gsa", trees, {budgets, modes, reads, gists, local, sinks, cut, grow, adapter}},
       {"gist-only", trees, {local, sinks, cut, grow, adapter}},
       {"meanpool", chunks, {budgets, modes, local, sinks, cut, adapter}},
+      {"quest", chunks, {budgets, {"dense=0", "dense=2", "dense=1048576"}, adapter}},
+      {"snapkv", {""}, {token_budgets, {"window=1", "window=32", "window=1048576"}, adapter}},
+      {"h2o", {""}, {token_budgets, adapter}},
+      {"oracle", {""}, {token_budgets, adapter}},
       {"random",
        chunks,
        {{"ratio=4", "tokens=64"},
@@ -84,7 +91,7 @@ std::string random_spec(core::Rng& rng) {
 TEST(PolicySpec, PrintedSpecsParseToTheSame) {
   core::Rng rng(1);
   std::set<std::string> printed;
-  for (int round = 0; round < 20000; ++round) {
+  for (int round = 0; round < 30000; ++round) {
     const std::string text = random_spec(rng);
     const PolicySpec spec = PolicySpec::parse(text);
     const PolicySpec again = PolicySpec::parse(spec.to_string());
@@ -105,6 +112,13 @@ TEST(PolicySpec, CanonicalFormLeavesDefaultsOut) {
       {"gsa:mode=group:tokens=64", "gsa@8:tokens=64:mode=group"},
       {"meanpool", "meanpool@8"},
       {"random:read=gist", "random@8:read=gist"},
+      {"quest", "quest@16"},
+      {"quest@16:dense=2", "quest@16"},
+      {"quest@32:dense=0:tokens=64", "quest@32:tokens=64:dense=0"},
+      {"snapkv:window=32", "snapkv"},
+      {"snapkv:window=16:ratio=4", "snapkv:ratio=4:window=16"},
+      {"h2o", "h2o"},
+      {"oracle:tokens=64", "oracle:tokens=64"},
       {"streaming:tokens=512", "streaming"},
       {"streaming:sinks=4:tokens=100", "streaming:tokens=100:sinks=4"},
   };
@@ -133,13 +147,16 @@ TEST(PolicySpec, EveryKeySetsItsField) {
   EXPECT_EQ(PolicySpec::parse("gsa:top_p=0.5").budget.top_p, 0.5);
   EXPECT_EQ(PolicySpec::parse("random:seed=9").seed, 9U);
   EXPECT_EQ(PolicySpec::parse("streaming:tokens=77").budget.tokens, 77);
+  EXPECT_EQ(PolicySpec::parse("quest:dense=5").dense_layers, 5);
+  EXPECT_EQ(PolicySpec::parse("snapkv:window=9").window, 9);
 }
 
 TEST(PolicySpec, NominalRatio) {
   const std::pair<const char*, std::int64_t> cases[] = {
-      {"full", 1},          {"gsa@16", 16},      {"gsa@4-4", 16}, {"gsa@8-4:ratio=20", 20},
-      {"gist-only@4", 4},   {"meanpool@32", 32}, {"random@8", 8}, {"gsa:tokens=64", 0},
-      {"gsa:top_p=0.5", 0}, {"streaming", 0},
+      {"full", 1},          {"gsa@16", 16},         {"gsa@4-4", 16},  {"gsa@8-4:ratio=20", 20},
+      {"gist-only@4", 4},   {"meanpool@32", 32},    {"random@8", 8},  {"gsa:tokens=64", 0},
+      {"gsa:top_p=0.5", 0}, {"streaming", 0},       {"quest@16", 16}, {"snapkv", 8},
+      {"h2o:ratio=16", 16}, {"oracle:tokens=9", 0},
   };
   for (const auto& [text, ratio] : cases) {
     EXPECT_EQ(PolicySpec::parse(text).nominal_ratio(), ratio) << text;
@@ -205,6 +222,15 @@ TEST(PolicySpec, BadSpecsNameTheirBadPart) {
       {"random:seed=-1", "seed=-1"},
       {"random:seed=18446744073709551616", "seed=18446744073709551616"},
       {"streaming:tokens=0", "tokens=0"},
+      {"quest@4-4", "quest@4-4"},
+      {"quest:mode=group", "'mode=group'"},
+      {"quest:sinks=3", "'sinks=3'"},
+      {"quest:dense=-1", "dense=-1"},
+      {"snapkv@8", "'@8'"},
+      {"snapkv:window=0", "window=0"},
+      {"snapkv:top_p=0.5", "'top_p=0.5'"},
+      {"h2o:window=8", "'window=8'"},
+      {"oracle@8", "'@8'"},
       {"gsa:adapter=", "'adapter='"},
   };
   for (const auto& [text, part] : cases) {

@@ -30,6 +30,7 @@ ReadMeter answer(const char* text, std::vector<std::vector<std::int64_t>> favour
   for (std::int64_t layer = 0; layer < 2; ++layer) {
     const at::Tensor raw = at::zeros({kNumRaw, 1, num_heads});
     store.append(layer, kRawLevel, raw, raw);
+    if (policy->observes_context()) policy->observe(layer, at::ones({1, kNumRaw}));
     for (int level = 0; level < num_levels; ++level) {
       const at::Tensor gists = at::zeros({layout.num_nodes(level), 1, num_heads});
       for (std::int64_t head = 0; head < num_heads; ++head) {
@@ -95,6 +96,17 @@ TEST(ReadMeter, VariantsByHand) {
   // the last chunk. With a budget of every token all but the local chunk are read.
   expect_read(answer("meanpool@4:tokens=100", {{}}), kNumRaw + 1, kNumRaw + 1 + 5 / 2.0);
   expect_read(answer("random@4:tokens=100", {{}}), kNumRaw + 1, kNumRaw + 1);
+  // 6 pages with two vectors each; the first layer is dense.
+  expect_read(answer("quest@4:dense=1:tokens=100", {{}}), kNumRaw + 1, kNumRaw + 1 + 2 * 6 / 2.0);
+  expect_read(answer("quest@4", {{}}), kNumRaw + 1, kNumRaw + 1);
+}
+
+TEST(ReadMeter, SingleTokensByHand) {
+  expect_read(answer("snapkv:tokens=5", {{}}), 5 + 1, 5 + 1);
+  expect_read(answer("oracle:tokens=5", {{}, {}}), 5 + 1, 5 + 1);
+  expect_read(answer("oracle", {{}}), kNumRaw / 8 + 1, kNumRaw / 8 + 1);
+  // Half of them recent, the query itself included.
+  expect_read(answer("h2o:tokens=8", {{}}), 4 + 3 + 1, 4 + 3 + 1);
 }
 
 TEST(ReadMeter, AddsOverCallsAndResets) {
@@ -111,6 +123,10 @@ TEST(ReadMeter, AddsOverCallsAndResets) {
   EXPECT_DOUBLE_EQ(meter.keys_read(), 24 + 3 + 1.5);
   EXPECT_DOUBLE_EQ(meter.fraction(), 28.5 / (3 * 24));
   EXPECT_EQ(meter.num_query_layers(), 3);
+  meter.add(5, 1, 3, 10);  // in numbers, of all heads
+  EXPECT_DOUBLE_EQ(meter.keys_read(), 28.5 + 5.5);
+  EXPECT_DOUBLE_EQ(meter.fraction(), 34.0 / (3 * 24 + 3 * 11));
+  EXPECT_EQ(meter.num_query_layers(), 4);
   meter.reset();
   EXPECT_EQ(meter.fraction(), 0);
   EXPECT_EQ(meter.num_query_layers(), 0);

@@ -6,6 +6,7 @@
 
 #include "attention/allocation_meter.h"
 #include "attention/attend.h"
+#include "attention/attention_mass.h"
 #include "attention/policy.h"
 #include "core/rng.h"
 
@@ -123,6 +124,35 @@ TEST_P(SelectionScratch, UnfoldsInBoundedBlocks) {
   RecordProperty("scratch_mb", std::to_string((meter.peak_bytes() - bytes_of(result)) >> 20));
 }
 
+/// Policies that look at the attention of every key.
+class TokenScratch : public Scratch {};
+
+TEST_P(TokenScratch, ReadsAndChoosesInBoundedBlocks) {
+  build(8192);
+  const std::int64_t num_raw = layout_.num_raw();
+  for (const char* text : {"oracle:tokens=1024", "snapkv:tokens=1024", "h2o:tokens=1024"}) {
+    const auto policy = make_policy(PolicySpec::parse(text));
+    const at::Tensor context = queries(num_raw), q = queries(kSuffixLen);
+    const AllocationMeter meter;
+    std::int64_t result_bytes = 0;
+    if (policy->observes_context()) {
+      const VisibleSet keys = visible({kRawLevel, 0, num_raw});
+      const Attended result = attend(context, arenas_, keys, scale_);
+      policy->observe(0, attention_mass(context, result.lse, arenas_, *keys.ranges, scale_));
+      result_bytes = bytes_of(result);
+    }
+    VisibleSet keys;
+    keys.layout = &layout_;
+    keys.ranges = std::make_shared<RangeTable>(
+        visible_ranges(layout_, policy->suffix_rule(0), {kRawLevel, num_raw, kSuffixLen}));
+    policy->select({0, q, &arenas_, &layout_, keys.ranges, scale_}, keys);
+    const Attended result = attend(q, arenas_, keys, scale_);
+    EXPECT_LT(meter.peak_bytes() - bytes_of(result) - result_bytes, kMaxScratchBytes) << text;
+    RecordProperty(std::string("scratch_mb_") + policy->spec().name,
+                   std::to_string((meter.peak_bytes() - bytes_of(result)) >> 20));
+  }
+}
+
 std::string name_of(const testing::TestParamInfo<Case>& info) {
   const char* const kinds[] = {"full", "gist", "local", "window"};
   return std::string(kinds[static_cast<int>(info.param.kind)]) +
@@ -139,6 +169,11 @@ INSTANTIATE_TEST_SUITE_P(Rules, Scratch,
 INSTANTIATE_TEST_SUITE_P(Selections, SelectionScratch,
                          testing::Values(Case{StaticRule::Kind::local, at::kFloat},
                                          Case{StaticRule::Kind::local, at::kBFloat16}),
+                         name_of);
+
+INSTANTIATE_TEST_SUITE_P(Tokens, TokenScratch,
+                         testing::Values(Case{StaticRule::Kind::full, at::kFloat},
+                                         Case{StaticRule::Kind::full, at::kBFloat16}),
                          name_of);
 
 }  // namespace

@@ -114,6 +114,27 @@ Score mean_score(const Problem& problem) {
   };
 }
 
+/// Quest's upper bound of the scores of a page's tokens.
+Score bound_score(const Problem& problem) {
+  const at::Tensor keys = all_keys(problem.arenas.raw);
+  return [&problem, keys](int, std::int64_t page, std::int64_t query, std::int64_t head) {
+    const std::int64_t d = problem.q.size(2), kv_head = head / problem.group();
+    const Range raw = problem.layout.children(0, page);
+    const float* q = problem.q.data_ptr<float>() + (query * problem.q.size(1) + head) * d;
+    double bound = 0;
+    for (std::int64_t i = 0; i < d; ++i) {
+      double low = std::numeric_limits<double>::infinity(), high = -low;
+      for (std::int64_t token = raw.begin; token < raw.end; ++token) {
+        const double k = keys.data_ptr<float>()[(kv_head * keys.size(1) + token) * d + i];
+        low = std::min(low, k);
+        high = std::max(high, k);
+      }
+      bound += std::max(q[i] * low, q[i] * high);
+    }
+    return bound;
+  };
+}
+
 /// What one query may unfold with one KV head.
 struct Choice {
   std::vector<Ids> kept;    // per level
@@ -285,9 +306,10 @@ struct Tally {
   std::int64_t num_rows = 0, num_ties = 0;
 };
 
-/// Compares every row; `attends_gists` and `reads_keys` as the policy's definition has them.
+/// Compares every row; `attends_gists` and `num_vectors` (read to score a node) as the
+/// policy's definition has them.
 void expect_equal(const Selected& actual, const Problem& problem, BruteForce& expected,
-                  bool attends_gists, bool reads_keys, Tally& tally) {
+                  bool attends_gists, std::int64_t num_vectors, Tally& tally) {
   const int num_levels = problem.layout.num_levels();
   for (std::int64_t query = 0; query < problem.queries.count; ++query) {
     for (std::int64_t kv_head = 0; kv_head < problem.num_kv_heads(); ++kv_head) {
@@ -301,10 +323,10 @@ void expect_equal(const Selected& actual, const Problem& problem, BruteForce& ex
       std::int64_t scored_only = 0;
       for (int level = 0; level < num_levels; ++level) {
         const auto num_scored = static_cast<std::int64_t>(choice.scored[level].size());
-        scored_only += reads_keys ? num_scored : 0;
+        scored_only += num_vectors * num_scored;
         if (!attends_gists) continue;
         ASSERT_EQ(row_of(actual.visible.gists.at(level), query, kv_head), choice.kept[level]);
-        if (reads_keys) scored_only -= static_cast<std::int64_t>(choice.kept[level].size());
+        if (num_vectors > 0) scored_only -= static_cast<std::int64_t>(choice.kept[level].size());
       }
       ASSERT_EQ(actual.scored_only[query][kv_head].item<std::int64_t>(), scored_only);
     }
@@ -349,7 +371,7 @@ TEST(GistSearch, EqualsBruteForce) {
     const Selected actual = select(*policy, problem);
     if (problem.layout.num_nodes(0) == 0) continue;
     BruteForce expected(spec, problem, *actual.visible.ranges, gist_score(problem));
-    expect_equal(actual, problem, expected, true, true, tally);
+    expect_equal(actual, problem, expected, true, 1, tally);
     if (HasFatalFailure()) FAIL() << "round " << round << ": " << spec.to_string();
   }
   EXPECT_LT(tally.num_ties, tally.num_rows / 20);
@@ -366,17 +388,66 @@ TEST(MeanSearch, EqualsBruteForce) {
     const Selected actual = select(*policy, problem);
     if (problem.layout.num_nodes(0) == 0) continue;
     BruteForce expected(spec, problem, *actual.visible.ranges, mean_score(problem));
-    expect_equal(actual, problem, expected, false, true, tally);
+    expect_equal(actual, problem, expected, false, 1, tally);
     if (HasFatalFailure()) FAIL() << "round " << round << ": " << spec.to_string();
   }
   EXPECT_LT(tally.num_ties, tally.num_rows / 20);
 }
 
-TEST(MeanSearch, FollowsAGrowingAndATruncatedContext) {
+TEST(QuestSearch, EqualsBruteForce) {
+  at::manual_seed(11);
+  core::Rng rng(39);
+  Tally tally;
+  for (int round = 0; round < 300; ++round) {
+    PolicySpec spec = random_spec(rng, "quest", 1);
+    spec.mode = PolicySpec::Mode::head;
+    spec.dense_layers = rng.below(2);
+    const Problem problem = random_problem(rng, spec, false);
+    const auto policy = make_policy(spec);
+    const Selected actual = select(*policy, problem);
+    if (problem.layout.num_nodes(0) == 0) continue;
+    BruteForce expected(spec, problem, *actual.visible.ranges, bound_score(problem));
+    expect_equal(actual, problem, expected, false, 2, tally);
+    if (HasFatalFailure()) FAIL() << "round " << round << ": " << spec.to_string();
+  }
+  EXPECT_LT(tally.num_ties, tally.num_rows / 20);
+}
+
+TEST(QuestSearch, FirstLayersAndPromptsAreDense) {
+  const auto kind = [](const Policy& policy, std::int64_t layer) {
+    return policy.suffix_rule(layer).kind;
+  };
+  using Kind = StaticRule::Kind;
+  const auto policy = make_policy(PolicySpec::parse("quest@16"));
+  EXPECT_EQ(kind(*policy, 0), Kind::full);
+  EXPECT_EQ(kind(*policy, 1), Kind::full);
+  EXPECT_EQ(kind(*policy, 2), Kind::local);
+  EXPECT_FALSE(policy->selects(1));
+  EXPECT_TRUE(policy->selects(2));
+  policy->begin_prompt();
+  EXPECT_EQ(kind(*policy, 2), Kind::full);
+  EXPECT_FALSE(policy->selects(2));
+  policy->end_prompt();
+  EXPECT_TRUE(policy->selects(2));
+  const auto sparse = make_policy(PolicySpec::parse("quest@16:dense=0"));
+  EXPECT_EQ(kind(*sparse, 0), Kind::local);
+  EXPECT_TRUE(sparse->selects(0));
+  // Pages hold 16 tokens each, whatever words they cut.
+  const Layout layout = build(policy->spec().layout, {std::vector<std::uint8_t>(40, 0)});
+  EXPECT_EQ(layout.children(0, 0), (Range{0, 16}));
+  EXPECT_EQ(layout.children(0, 1), (Range{16, 32}));
+}
+
+/// Policies that remember what they made of a page's keys.
+class PageState : public testing::TestWithParam<const char*> {};
+
+TEST_P(PageState, FollowsAGrowingAndATruncatedContext) {
   at::manual_seed(3);
   core::Rng rng(33);
   for (int round = 0; round < 50; ++round) {
-    const PolicySpec spec = random_spec(rng, "meanpool", 1);
+    PolicySpec spec = random_spec(rng, GetParam(), 1);
+    if (spec.name == "quest") spec.mode = PolicySpec::Mode::head;
+    spec.dense_layers = 0;
     Problem problem = random_problem(rng, spec, false);
     const auto policy = make_policy(spec);
     const Layout whole = problem.layout;
@@ -399,6 +470,9 @@ TEST(MeanSearch, FollowsAGrowingAndATruncatedContext) {
     if (HasFatalFailure()) return;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Policies, PageState, testing::Values("meanpool", "quest"),
+                         [](const auto& info) { return std::string(info.param); });
 
 TEST(RandomSearch, EqualsBruteForceOnItsNoise) {
   core::Rng rng(34);
@@ -426,7 +500,7 @@ TEST(RandomSearch, EqualsBruteForceOnItsNoise) {
           if (head % heads_per_search != 0) return 0;
           return noise[(query * num_searches + head / heads_per_search) * num_chunks + chunk];
         });
-    expect_equal(actual, problem, expected, has_gists, false, tally);
+    expect_equal(actual, problem, expected, has_gists, 0, tally);
     if (HasFatalFailure()) FAIL() << "round " << round << ": " << spec.to_string();
   }
   EXPECT_LT(tally.num_ties, tally.num_rows / 20);

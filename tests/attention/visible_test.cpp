@@ -76,18 +76,20 @@ TEST(VisibleRanges, SimplerRulesAreTheirDefinition) {
       return visible_ranges(layout, result, {kRawLevel, 0, n});
     };
     const RangeTable full = rule(StaticRule::Kind::full), slide = rule(StaticRule::Kind::window),
-                     local = rule(StaticRule::Kind::local);
+                     local = rule(StaticRule::Kind::local), suffix = rule(StaticRule::Kind::suffix);
     for (std::int64_t i = 0; i < n; ++i) {
-      std::set<std::pair<int, std::int64_t>> all, near, tail;
+      std::set<std::pair<int, std::int64_t>> all, near, tail, said;
       for (std::int64_t j = 0; j <= i; ++j) {
         all.insert({kRawLevel, j});
         if (j < sinks || j + window > i) near.insert({kRawLevel, j});
         if (j < sinks || j >= local_begin) tail.insert({kRawLevel, j});
+        if (j < sinks || j >= layout.num_raw()) said.insert({kRawLevel, j});
       }
       ASSERT_EQ(keys_in(full, i), all);
       ASSERT_EQ(keys_in(slide, i), near);
       if (i >= layout.num_raw()) {
         ASSERT_EQ(keys_in(local, i), tail);
+        ASSERT_EQ(keys_in(suffix, i), said);
       }
     }
   }
@@ -99,7 +101,7 @@ TEST(VisibleRanges, BranchesSeeTheContextAndThemselves) {
     const Layout layout = build(random_options(rng, 3), random_pieces(rng, 2, 40));
     const std::int64_t num_raw = layout.num_raw();
     StaticRule rule;
-    rule.kind = static_cast<StaticRule::Kind>(rng.below(4));
+    rule.kind = static_cast<StaticRule::Kind>(rng.below(5));
     rule.window = 1 + rng.below(20);
     if (num_raw < layout.options().num_sinks) continue;  // sinks would lie in every branch
     QuerySlice branches{kRawLevel, num_raw, 0, {}};

@@ -2,8 +2,10 @@
 
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -77,7 +79,16 @@ const std::vector<std::string> kPolicies = {"full",
                                             "gsa@4:read=full:tokens=24",
                                             "gist-only@4",
                                             "gist-only@4-2",
-                                            "meanpool@4:tokens=24"};
+                                            "meanpool@4:tokens=24",
+                                            "quest@4:tokens=24:dense=1",
+                                            "snapkv:tokens=24:window=8",
+                                            "h2o:tokens=24",
+                                            "oracle:tokens=24"};
+
+/// Whether rows of a prompt see more than its last one, so that it matters where prompts end.
+bool sees_prompts_whole(const std::string& policy) {
+  return policy.starts_with("snapkv") || policy.starts_with("quest");
+}
 
 TEST(Conversation, SegmentsOfAnyLengthGiveTheSameScores) {
   for (const std::string& policy : kPolicies) {
@@ -94,6 +105,7 @@ TEST(Conversation, SegmentsOfAnyLengthGiveTheSameScores) {
 
 TEST(Conversation, TurnsEqualOneLongPrompt) {
   for (const std::string& policy : kPolicies) {
+    if (sees_prompts_whole(policy)) continue;
     SCOPED_TRACE(policy);
     const auto context = random_context({9, 100}, 3);
     const Tokens first = random_tokens(15, 4), second = random_tokens(18, 5);
@@ -114,7 +126,11 @@ TEST(Conversation, ForksDoNotSeeEachOther) {
     const auto reading = read(policy, random_context({9, 100}, 6));
     const Tokens left = random_tokens(40, 7), right = random_tokens(40, 8);
     const auto alone = [&](const Tokens& tokens) {
-      return converse(policy, *reading).feed(tokens, kAtOnce, nullptr);
+      auto conversation = converse(policy, *reading);
+      if (!sees_prompts_whole(policy)) return conversation.feed(tokens, kAtOnce, nullptr);
+      at::Tensor last;
+      for (const std::int64_t token : tokens) last = conversation.feed({&token, 1}, 1, nullptr);
+      return last;
     };
     const at::Tensor expected_left = alone(left), expected_right = alone(right);
 
@@ -175,7 +191,8 @@ const std::vector<std::string> kLikeFull = {
     // read under full attention, a budget for every chunk, gists hidden
     "gsa@4:read=full:gists=hidden:tokens=100000", "gsa@4-2:read=full:gists=hidden:tokens=100000",
     "gsa@4:read=full:gists=hidden:tokens=100000:mode=group", "meanpool@4:tokens=100000",
-    "random@4:read=full:gists=hidden:tokens=100000", "streaming:tokens=100000"};
+    "random@4:read=full:gists=hidden:tokens=100000", "streaming:tokens=100000",
+    "quest@4:tokens=100000", "snapkv:tokens=100000", "h2o:tokens=100000", "oracle:ratio=1"};
 
 TEST(Conversation, GivesTheScoresOfFullAttention) {
   for (const std::string& policy : kLikeFull) {
@@ -237,12 +254,61 @@ TEST(Conversation, FullAttentionReadsEveryKey) {
 TEST(Conversation, SparsePoliciesReadLess) {
   const auto context = random_context({9, 600}, 42);
   for (const char* policy :
-       {"gsa@16", "gsa@4-4", "streaming:tokens=64", "meanpool@16", "gist-only@16", "random@16"}) {
+       {"gsa@16", "gsa@4-4", "streaming:tokens=64", "meanpool@16", "gist-only@16", "random@16",
+        "quest:dense=1", "snapkv", "h2o", "oracle"}) {
     auto conversation = converse(policy, context);
     attention::ReadMeter meter;
     conversation.feed(random_tokens(10, 43), kAtOnce, &meter);
     EXPECT_LT(meter.fraction(), 0.7) << policy;
     EXPECT_GT(meter.fraction(), 0.01) << policy;
+  }
+}
+
+TEST(Conversation, TokensFedTogetherGiveTheScoresOfEachAlone) {
+  for (const std::string& policy : kPolicies) {
+    SCOPED_TRACE(policy);
+    std::vector<std::unique_ptr<Conversation>> alone, together;
+    for (const std::int64_t len : {100, 33, 180}) {
+      const auto reading = read(policy, random_context({9, len}, len));
+      for (auto* some : {&alone, &together}) {
+        some->push_back(std::make_unique<Conversation>(
+            test::tiny_model(), attention::make_policy(PolicySpec::parse(policy)), *reading));
+        some->back()->feed(random_tokens(5, len), kAtOnce, nullptr);
+      }
+    }
+    std::vector<Conversation*> pointers = {together[0].get(), together[1].get(), together[2].get()};
+    std::vector<attention::ReadMeter> meters(3);
+    std::vector<attention::ReadMeter*> counted = {&meters[0], &meters[1], &meters[2]};
+    for (int step = 0; step < 3; ++step) {
+      const Tokens tokens = random_tokens(3, 50 + step);
+      const at::Tensor scores = Conversation::feed_together(pointers, tokens, counted);
+      for (std::size_t i = 0; i < alone.size(); ++i) {
+        attention::ReadMeter meter;
+        const auto row = alone[i]->feed(std::span(tokens).subspan(i, 1), kAtOnce, &meter);
+        expect_close(scores[static_cast<std::int64_t>(i)], row);
+        EXPECT_EQ(meters[i].fraction(), meter.fraction());
+        meters[i].reset();
+      }
+    }
+    EXPECT_EQ(together[1]->num_raw(), alone[1]->num_raw());
+  }
+}
+
+TEST(Conversation, ScoresAreTheLogSoftmaxOfWhatFeedGives) {
+  for (const std::string& policy : kPolicies) {
+    SCOPED_TRACE(policy);
+    const auto reading = read(policy, random_context({9, 90}, 60));
+    const Tokens tokens = random_tokens(200, 61);
+    for (const std::int64_t segment_len : {kAtOnce, std::int64_t{17}}) {
+      auto conversation = converse(policy, *reading), step_by_step = converse(policy, *reading);
+      const auto log_probs = conversation.score(tokens, segment_len, nullptr);
+      ASSERT_EQ(log_probs.size(), tokens.size() - 1);
+      for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+        const at::Tensor scores =
+            step_by_step.feed(std::span(tokens).subspan(i, 1), kAtOnce, nullptr);
+        EXPECT_NEAR(log_probs[i], scores.log_softmax(0)[tokens[i + 1]].item<double>(), kTolerance);
+      }
+    }
   }
 }
 

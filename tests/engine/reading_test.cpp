@@ -1,5 +1,8 @@
 #include "engine/reading.h"
 
+#include <ATen/ops/equal.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/pow.h>
 #include <c10/core/Allocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <gmock/gmock.h>
@@ -70,10 +73,17 @@ TEST(Reading, IsSharedByPoliciesWithTheSameWeightsAndContextRule) {
   const auto serves = [&](const std::shared_ptr<const Reading>& reading, const char* policy) {
     return reading->serves(*model, PolicySpec::parse(policy));
   };
-  const auto full = read("full"), gist = read("gsa@4"), window = read("streaming:tokens=16");
+  const auto full = read("full"), gist = read("gsa@4"), window = read("streaming:tokens=16"),
+             counted = read("h2o");
   EXPECT_TRUE(serves(full, "meanpool@16"));
   EXPECT_TRUE(serves(full, "meanpool@8:tokens=64"));
   EXPECT_TRUE(serves(full, "random@4"));
+  for (const char* policy : {"full", "quest@16", "snapkv", "oracle", "meanpool@16:sinks=5"}) {
+    EXPECT_TRUE(serves(full, policy)) << policy;
+    EXPECT_TRUE(serves(counted, policy)) << policy;
+  }
+  EXPECT_TRUE(serves(counted, "h2o:tokens=64"));
+  EXPECT_FALSE(serves(full, "h2o")) << "nobody counted the attention of the context";
   EXPECT_FALSE(serves(full, "gsa@4"));
   EXPECT_FALSE(serves(full, "gsa@4:read=full")) << "it needs gists";
   EXPECT_FALSE(serves(full, "streaming:tokens=16"));
@@ -134,6 +144,41 @@ TEST(Reading, RefusesWhatIsNoContext) {
   EXPECT_THROW(read({{1, 2, 3}, {2, 1, 3}}), Error);
   EXPECT_THROW(read({{1, 2, 1000000}, {3}}), Error);
   EXPECT_THROW(read({{1, -2, 3}, {3}}), Error);
+}
+
+TEST(Reading, RandomKeysLieAsThoseThatWereRead) {
+  const auto& model = test::tiny_model();
+  const ContextTokens context = random_context(5000, 7);
+  for (const char* policy : {"full", "gsa@4-2", "meanpool@8"}) {
+    const auto spec = PolicySpec::parse(policy);
+    const auto read = Reading::read(model, spec, context, 2048);
+    const auto random = Reading::random(model, spec, context, 1);
+    EXPECT_TRUE(random->serves(*model, spec)) << policy;
+    EXPECT_EQ(random->store_bytes(), read->store_bytes()) << policy;
+    const auto store = random->fork(), other = read->fork();
+    const auto again = Reading::random(model, spec, context, 1)->fork();
+    const int num_levels = store.shape().num_levels;
+    ASSERT_EQ(num_levels, other.shape().num_levels) << policy;
+    for (int level = attention::kRawLevel; level < num_levels; ++level) {
+      EXPECT_EQ(store.len(level), other.len(level)) << policy;
+      for (std::int64_t layer = 0; layer < store.shape().num_layers; ++layer) {
+        const auto arenas = store.arenas(layer), same = again.arenas(layer);
+        const at::Tensor& keys = arenas.at(level).spans[0].k;
+        EXPECT_TRUE(at::equal(keys, same.at(level).spans[0].k)) << policy;
+        EXPECT_NEAR(keys.pow(2).mean().item<double>(), 1, 0.1) << policy;
+      }
+    }
+  }
+}
+
+TEST(Reading, RandomKeysDoNotServeWhoObservesTheContext) {
+  try {
+    Reading::random(test::tiny_model(), PolicySpec::parse("h2o"), random_context(50, 8), 1);
+    FAIL() << "there was nothing to observe";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::input);
+    EXPECT_THAT(error.what(), testing::HasSubstr("h2o"));
+  }
 }
 
 /// Follows LibTorch's allocator on the CPU: what is live, and the most that ever was.

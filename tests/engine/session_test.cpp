@@ -57,9 +57,18 @@ std::string error_of(Function&& function) {
   return "no error";
 }
 
-const std::vector<std::string> kPolicies = {
-    "full",        "streaming:tokens=64", "gsa@8",   "gsa@4-4:mode=group", "gsa@8:read=full",
-    "gist-only@8", "meanpool@8",          "random@8"};
+const std::vector<std::string> kPolicies = {"full",
+                                            "streaming:tokens=64",
+                                            "gsa@8",
+                                            "gsa@4-4:mode=group",
+                                            "gsa@8:read=full",
+                                            "gist-only@8",
+                                            "meanpool@8",
+                                            "random@8",
+                                            "quest:dense=1",
+                                            "snapkv",
+                                            "h2o",
+                                            "oracle"};
 
 TEST(Session, QuestionsOnOneReadingEqualFreshSessions) {
   for (const std::string& policy : kPolicies) {
@@ -75,6 +84,44 @@ TEST(Session, QuestionsOnOneReadingEqualFreshSessions) {
       EXPECT_EQ(answer.store_bytes, fresh.store_bytes);
     }
     EXPECT_EQ(shared.reading(), reading) << "the documents were read again";
+  }
+}
+
+TEST(Session, SeveralAreAskedTogetherAsOneByOne) {
+  for (const std::string& policy : kPolicies) {
+    SCOPED_TRACE(policy);
+    SessionOptions options = chatml();
+    options.online_window = 24;  // answers are folded while they grow
+    for (const bool is_drawn : {false, true}) {
+      GenerateOptions generate = drawing(30);
+      generate.stop = {"zz"};
+      if (!is_drawn) generate.sampling = {};
+      std::vector<Session> sessions;
+      std::vector<std::vector<std::int64_t>> prompts;
+      std::vector<Answer> expected;
+      for (int i = 0; i < 4; ++i) {
+        Session session = make_session(policy, options);
+        session.read(std::vector{test::random_text(40 + 70 * i, 10 + i)});
+        const std::string question(1 + 5 * i, static_cast<char>('a' + i));
+        prompts.push_back(session.prompt(question));
+        expected.push_back(session.ask(question, generate));
+        sessions.push_back(std::move(session));
+      }
+      const auto answers = ask_together(sessions, prompts, generate);
+      ASSERT_EQ(answers.size(), expected.size());
+      for (std::size_t i = 0; i < answers.size(); ++i) {
+        EXPECT_EQ(answers[i].tokens, expected[i].tokens);
+        EXPECT_EQ(answers[i].text, expected[i].text);
+        EXPECT_EQ(answers[i].finish_reason, expected[i].finish_reason);
+        EXPECT_EQ(answers[i].fraction_read, expected[i].fraction_read);
+      }
+      EXPECT_EQ(sessions[2].continue_with("And?", generate).tokens, [&] {
+        Session session = make_session(policy, options);
+        session.adopt(sessions[2].reading());
+        session.ask_tokens(prompts[2], generate);
+        return session.continue_with("And?", generate).tokens;
+      }());
+    }
   }
 }
 

@@ -1,6 +1,7 @@
-"""Writes random blocks of every weight type and what the gguf package makes of them.
+"""Writes random blocks of every weight type and what the gguf package makes of them, and the other way round.
 
 usage: quant_vectors.py DIR   ->   DIR/<TYPE>.blocks, DIR/<TYPE>.f32
+                                   DIR/values.f32, DIR/<TYPE>.quantized
 """
 
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from gguf import dequantize
+from gguf import dequantize, quantize
 from gguf.constants import GGML_QUANT_SIZES
 
 NUM_BLOCKS = 512
@@ -32,6 +33,20 @@ def random_blocks(rng: np.random.Generator, quant_type: Type) -> np.ndarray:
     return blocks
 
 
+WRITTEN = [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1]
+
+
+def random_values(rng: np.random.Generator) -> np.ndarray:
+    """Blocks of 32 of many magnitudes; some constant, some zero, some on the borders between two codes."""
+    values = rng.normal(size=(NUM_BLOCKS * 8, 32)) * 10.0 ** rng.uniform(-9, 3.5, (NUM_BLOCKS * 8, 1))
+    values[0] = 0
+    values[1] = 3.25
+    values[2] = -1e-8
+    values[3, 1:] = 0
+    values[4:200] = rng.integers(-127, 128, (196, 32)) / 2
+    return values.astype(np.float32)
+
+
 def main() -> None:
     directory = Path(sys.argv[1])
     rng = np.random.default_rng(7)
@@ -44,6 +59,10 @@ def main() -> None:
         (directory / f"{quant_type.name}.blocks").write_bytes(blocks.tobytes())
         values = np.ascontiguousarray(dequantize(blocks, quant_type), dtype=np.float32)
         (directory / f"{quant_type.name}.f32").write_bytes(values.tobytes())
+    values = random_values(rng)
+    (directory / "values.f32").write_bytes(values.tobytes())
+    for quant_type in WRITTEN:
+        (directory / f"{quant_type.name}.quantized").write_bytes(quantize(values, quant_type).tobytes())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+#include "attention/key_runs.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace gsa::attention {
+namespace {
+
+core::DataType data_type(at::ScalarType type) {
+  switch (type) {
+    case at::kFloat:
+      return core::DataType::f32;
+    case at::kHalf:
+      return core::DataType::f16;
+    case at::kBFloat16:
+      return core::DataType::bf16;
+    default:
+      core::internal_error("[KeyAddresses] the store is not in bf16, f16 or f32");
+  }
+}
+
+at::ScalarType scalar_type(const KvStore& store) {
+  return c10::typeMetaToScalarType(store.shape().options.dtype());
+}
+
+}  // namespace
+
+KeyAddresses::KeyAddresses(const KvStore& store)
+    : store_(store), type_(data_type(scalar_type(store))), spans_(1 + store.shape().num_levels) {}
+
+bool KeyAddresses::supports(const KvStore& store) {
+  const at::ScalarType type = scalar_type(store);
+  return store.shape().options.device().is_cpu() &&
+         (type == at::kFloat || type == at::kHalf || type == at::kBFloat16);
+}
+
+void KeyAddresses::load(std::int64_t layer) {
+  for (int level = kRawLevel; level < num_levels(); ++level) {
+    auto& spans = spans_[1 + level];
+    spans.clear();
+    const int count = store_.num_spans(layer, level);
+    for (int i = 0; i < count; ++i) spans.push_back(store_.addresses(layer, level, i));
+  }
+}
+
+std::int64_t KeyAddresses::len(int level) const {
+  const auto& spans = spans_[1 + level];
+  return spans.empty() ? 0 : spans.back().begin + spans.back().len;
+}
+
+void KeyAddresses::add_runs(int level, Range entries, std::int64_t kv_head,
+                            std::vector<kernels::KeyRun>& runs) const {
+  const std::int64_t value_bytes = core::block_bytes(type_);
+  for (const KvAddresses& span : spans_[1 + level]) {
+    const std::int64_t begin = std::max(entries.begin, span.begin);
+    const std::int64_t end = std::min(entries.end, span.begin + span.len);
+    if (begin >= end) continue;
+    const std::int64_t offset =
+        (kv_head * span.head_stride + (begin - span.begin) * head_dim()) * value_bytes;
+    runs.push_back({static_cast<const std::byte*>(span.k) + offset,
+                    static_cast<const std::byte*>(span.v) + offset, end - begin});
+  }
+}
+
+}  // namespace gsa::attention

@@ -1,0 +1,263 @@
+#include "attention/step_search.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace gsa::attention {
+namespace {
+
+// Products of scores below which another thread costs more than it saves.
+constexpr std::int64_t kMinTaskProducts = 1 << 15;
+
+}  // namespace
+
+StepSearch::StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const Layout& layout,
+                       std::int64_t num_heads, double scale, kernels::Parallel& parallel)
+    : spec_(spec),
+      keys_(keys),
+      layout_(layout),
+      scale_(scale),
+      parallel_(parallel),
+      group_(num_heads / keys.num_kv_heads()),
+      per_head_(spec.mode == PolicySpec::Mode::group ? 1 : group_),
+      searches_(keys.num_kv_heads() * per_head_),
+      kept_(layout.num_levels() * keys.num_kv_heads()) {
+  if (spec.mode == PolicySpec::Mode::group)
+    sums_of_q_.resize(keys.num_kv_heads() * keys.head_dim());
+  for (std::size_t i = 0; i < searches_.size(); ++i) {
+    searches_[i].kv_head = static_cast<std::int64_t>(i) / per_head_;
+    searches_[i].chosen.resize(layout.num_levels());
+  }
+}
+
+std::span<StepSearch::Search> StepSearch::searches_of(std::int64_t kv_head) {
+  return {searches_.data() + kv_head * per_head_, static_cast<std::size_t>(per_head_)};
+}
+
+void StepSearch::choose(const float* q, const RowRanges& row) {
+  prepare(q);
+  score_top();
+  const auto num_searches = static_cast<std::int64_t>(searches_.size());
+  const std::int64_t num_nodes = layout_.num_nodes(top_);
+  const bool is_small = num_searches * num_nodes * keys_.head_dim() < 2 * kMinTaskProducts;
+  const int num_tasks = is_small ? 1 : std::min<int>(parallel_.num_threads(), num_searches);
+  parallel_.run(num_tasks, [&](int task) {
+    const std::int64_t end = num_searches * (task + 1) / num_tasks;
+    for (std::int64_t i = num_searches * task / num_tasks; i < end; ++i) descend(searches_[i]);
+  });
+  num_scored_only_ = 0;
+  for (std::int64_t kv_head = 0; kv_head < keys_.num_kv_heads(); ++kv_head) {
+    for (int level = layout_.num_levels() - 1; level >= 0; --level) {
+      if (level == 0 && spec_.budget.kind == Budget::Kind::tokens) {
+        keep_within_tokens(kv_head, row);
+      } else {
+        unite(kv_head, level);
+      }
+      if (spec_.gists == PolicySpec::Gists::all) continue;
+      num_scored_only_ += count_scored(kv_head, level);
+      if (attends_gists()) num_scored_only_ -= std::ssize(kept(level, kv_head));
+    }
+  }
+}
+
+/// Queries and the numbers that budgets depend on; memory for as much as the layout can need.
+void StepSearch::prepare(const float* q) {
+  const std::int64_t d = keys_.head_dim();
+  for (std::int64_t i = 0; i < std::ssize(sums_of_q_); ++i) {
+    const float* rows = q + i / d * group_ * d + i % d;
+    sums_of_q_[i] = 0;
+    for (std::int64_t h = 0; h < group_; ++h) sums_of_q_[i] += rows[h * d];
+  }
+  const float* queries = sums_of_q_.empty() ? q : sums_of_q_.data();
+  // The suffix is left out of n_keys: see SearchPolicy::select.
+  context_ = {layout_.num_raw(), group_, per_head_, &layout_};
+  for (int level = 0; level < keys_.num_levels(); ++level) context_.num_keys += keys_.len(level);
+  std::int64_t most = 0;
+  top_ = 0;
+  for (int level = 0; level < layout_.num_levels(); ++level) {
+    if (layout_.num_nodes(level) > 0) top_ = level;
+    most = std::max(most, layout_.num_nodes(level));
+    for (std::int64_t kv_head = 0; kv_head < keys_.num_kv_heads(); ++kv_head)
+      kept_[level * keys_.num_kv_heads() + kv_head].reserve(layout_.num_nodes(level));
+  }
+  for (std::size_t i = 0; i < searches_.size(); ++i) {
+    Search& search = searches_[i];
+    search.q = queries + static_cast<std::int64_t>(i) * d;
+    search.sortable.resize(most);
+    search.picked.resize(most);
+    search.ranked.reserve(most);
+    search.candidates.reserve(most);
+    search.scores.resize(most);
+    for (int level = 0; level < layout_.num_levels(); ++level) {
+      search.chosen[level].reserve(layout_.num_nodes(level));
+      if (level < top_) search.runs.reserve(layout_.num_nodes(level) + keys_.max_runs(level));
+    }
+  }
+  marks_.assign((most + 63) / 64, 0);
+}
+
+/// Scores of all nodes of the top level. The searches of a KV head share every load of a key.
+void StepSearch::score_top() {
+  const std::int64_t num_nodes = layout_.num_nodes(top_), num_heads = keys_.num_kv_heads();
+  const std::int64_t num_products = num_heads * per_head_ * num_nodes * keys_.head_dim();
+  const int num_tasks = static_cast<int>(
+      std::clamp<std::int64_t>(num_products / kMinTaskProducts, 1, parallel_.num_threads()));
+  top_scores_.resize(num_heads * per_head_ * num_nodes);
+  if (std::ssize(task_runs_) < num_tasks) task_runs_.resize(num_tasks);
+  for (auto& runs : task_runs_) runs.reserve(keys_.max_runs(top_));
+  parallel_.run(num_tasks, [&](int task) {
+    const std::int64_t total = num_heads * num_nodes;  // nodes of all heads in a row
+    const std::int64_t last = total * (task + 1) / num_tasks;
+    for (std::int64_t at = total * task / num_tasks; at < last;) {
+      const std::int64_t kv_head = at / num_nodes, begin = at % num_nodes;
+      const std::int64_t end = std::min(num_nodes, begin + last - at);
+      auto& runs = task_runs_[task];
+      runs.clear();
+      keys_.add_runs(top_, {begin, end}, kv_head, runs);
+      kernels::score_keys(keys_.type(), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
+                          {runs, end - begin},
+                          top_scores_.data() + kv_head * per_head_ * num_nodes + begin, num_nodes);
+      at += end - begin;
+    }
+  });
+}
+
+/// Chooses at the top level and then, level by level, among the children of what was chosen.
+void StepSearch::descend(Search& search) {
+  for (int level = layout_.num_levels() - 1; level > top_; --level) search.chosen[level].clear();
+  const std::int64_t num_nodes = layout_.num_nodes(top_);
+  const std::int64_t row = &search - searches_.data();
+  pick(search, top_, std::span(top_scores_).subspan(row * num_nodes, num_nodes), {});
+  for (int level = top_ - 1; level >= 0; --level) {
+    list_candidates(search, level);
+    const std::int64_t count = std::ssize(search.candidates);
+    kernels::score_keys(keys_.type(), search.q, 1, keys_.head_dim(), {search.runs, count},
+                        search.scores.data(), count);
+    pick(search, level, std::span(search.scores).first(count), search.candidates);
+  }
+}
+
+/// Children of the chosen nodes above and the roots of the level, ascending.
+void StepSearch::list_candidates(Search& search, int level) {
+  const auto& parents = search.chosen[level + 1];
+  const auto& roots = layout_.roots(level);
+  search.candidates.clear();
+  search.runs.clear();
+  Range pending;  // nodes that follow each other make one run
+  const auto add = [&](Range nodes) {
+    for (std::int64_t node = nodes.begin; node < nodes.end; ++node)
+      search.candidates.push_back(static_cast<std::int32_t>(node));
+    if (nodes.begin == pending.end) {
+      pending.end = nodes.end;
+      return;
+    }
+    keys_.add_runs(level, pending, search.kv_head, search.runs);
+    pending = nodes;
+  };
+  std::size_t root = 0;
+  for (const std::int32_t parent : parents) {
+    const Range children = layout_.children(level + 1, parent);
+    for (; root < roots.size() && roots[root] < children.begin; ++root)
+      add({roots[root], roots[root] + 1});
+    add(children);
+  }
+  for (; root < roots.size(); ++root) add({roots[root], roots[root] + 1});
+  keys_.add_runs(level, pending, search.kv_head, search.runs);
+}
+
+/// Takes the best candidates within the budget. `ids` empty: 0, 1, ...
+void StepSearch::pick(Search& search, int level, std::span<const float> scores,
+                      std::span<const std::int32_t> ids) {
+  const auto count = static_cast<std::int64_t>(scores.size());
+  const std::int64_t num_picked =
+      kernels::top_k(scores.data(), count, max_nodes(spec_, context_, level),
+                     search.sortable.data(), search.picked.data());
+  const bool needs_mass = spec_.budget.kind == Budget::Kind::top_p;
+  const bool needs_rank = spec_.budget.kind == Budget::Kind::tokens && level == 0;
+  search.ranked.assign(search.picked.begin(), search.picked.begin() + num_picked);
+  if (needs_mass || needs_rank) {
+    std::sort(search.ranked.begin(), search.ranked.end(), [&](std::int32_t a, std::int32_t b) {
+      return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+    });
+  }
+  if (needs_mass) keep_mass(search, scores);
+  auto& chosen = search.chosen[level];
+  if (!ids.empty()) {
+    for (std::int32_t& place : search.ranked) place = ids[place];
+  }
+  chosen.assign(search.ranked.begin(), search.ranked.end());
+  if (needs_mass || needs_rank) std::sort(chosen.begin(), chosen.end());
+}
+
+/// Keeps the fewest best ones whose softmax holds the mass `top_p`.
+void StepSearch::keep_mass(Search& search, std::span<const float> scores) {
+  auto& ranked = search.ranked;
+  if (ranked.empty()) return;
+  const auto scale = static_cast<float>(scale_);
+  const float peak = scores[ranked[0]] * scale;
+  const auto weight = [&](std::int32_t place) { return std::exp(scores[place] * scale - peak); };
+  double total = 0, before = 0;
+  for (const std::int32_t place : ranked) total += weight(place);
+  std::size_t num_kept = 0;
+  while (num_kept < ranked.size() && before < spec_.budget.top_p * total)
+    before += weight(ranked[num_kept++]);
+  ranked.resize(num_kept);
+}
+
+/// What the searches of a KV head chose, each once.
+void StepSearch::unite(std::int64_t kv_head, int level) {
+  for (const Search& search : searches_of(kv_head)) {
+    for (const std::int32_t id : search.chosen[level])
+      marks_[id / 64] |= std::uint64_t{1} << id % 64;
+  }
+  collect_marked(layout_.num_nodes(level), kept_[level * keys_.num_kv_heads() + kv_head]);
+}
+
+/// Lists the marked nodes and takes the marks away.
+void StepSearch::collect_marked(std::int64_t num_nodes, std::vector<std::int32_t>& ids) {
+  ids.clear();
+  for (std::int64_t word = 0; word * 64 < num_nodes; ++word) {
+    for (std::uint64_t bits = marks_[word]; bits != 0; bits &= bits - 1)
+      ids.push_back(static_cast<std::int32_t>(word * 64 + std::countr_zero(bits)));
+    marks_[word] = 0;
+  }
+}
+
+/// Chunks in the order of their ranks while their raw tokens that are not visible anyway stay
+/// within the budget: see within_tokens (attention/budget.h).
+void StepSearch::keep_within_tokens(std::int64_t kv_head, const RowRanges& row) {
+  const auto searches = searches_of(kv_head);
+  std::int64_t spent = 0, num_ranks = 0;
+  for (const Search& search : searches)
+    num_ranks = std::max(num_ranks, static_cast<std::int64_t>(search.ranked.size()));
+  const auto overlap = [](Range a, Range b) {
+    return Range{std::max(a.begin, b.begin), std::min(a.end, b.end)}.size();
+  };
+  for (std::int64_t rank = 0; rank < num_ranks && spent <= spec_.budget.tokens; ++rank) {
+    for (const Search& search : searches) {
+      if (rank >= std::ssize(search.ranked)) continue;
+      const std::int32_t chunk = search.ranked[rank];
+      std::uint64_t& word = marks_[chunk / 64];
+      const std::uint64_t mark = std::uint64_t{1} << chunk % 64;
+      if (word & mark) continue;
+      const Range tokens = layout_.children(0, chunk);
+      spent += tokens.size() - overlap(tokens, row.sinks) - overlap(tokens, row.local);
+      if (spent > spec_.budget.tokens) break;
+      word |= mark;
+    }
+  }
+  collect_marked(layout_.num_nodes(0), kept_[kv_head]);
+}
+
+/// Different nodes of a level that the searches of a KV head scored.
+std::int64_t StepSearch::count_scored(std::int64_t kv_head, int level) const {
+  if (level > top_) return 0;
+  if (level == top_) return layout_.num_nodes(level);
+  std::int64_t count = std::ssize(layout_.roots(level));
+  for (const std::int32_t parent : kept(level + 1, kv_head))
+    count += layout_.children(level + 1, parent).size();
+  return count;
+}
+
+}  // namespace gsa::attention

@@ -1,0 +1,3 @@
+#include "kernels/cpu/expand_inline.h"
+
+GSA_EXPAND_KERNELS(expand_portable)

@@ -1,0 +1,7 @@
+#include "kernels/cpu/matrix_avx512_inline.h"
+
+namespace gsa::kernels {
+
+const MatrixKernels matrix_avx512 = kAvx512Kernels;
+
+}  // namespace gsa::kernels
