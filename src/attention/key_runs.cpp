@@ -2,23 +2,10 @@
 
 #include <algorithm>
 
-#include "core/error.h"
+#include "attention/element_type.h"
 
 namespace gsa::attention {
 namespace {
-
-core::DataType data_type(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return core::DataType::f32;
-    case at::kHalf:
-      return core::DataType::f16;
-    case at::kBFloat16:
-      return core::DataType::bf16;
-    default:
-      core::internal_error("[KeyAddresses] the store is not in bf16, f16 or f32");
-  }
-}
 
 at::ScalarType scalar_type(const KvStore& store) {
   return c10::typeMetaToScalarType(store.shape().options.dtype());
@@ -27,7 +14,9 @@ at::ScalarType scalar_type(const KvStore& store) {
 }  // namespace
 
 KeyAddresses::KeyAddresses(const KvStore& store)
-    : store_(store), type_(data_type(scalar_type(store))), spans_(1 + store.shape().num_levels) {}
+    : store_(store),
+      type_(element_type(scalar_type(store))),
+      spans_(1 + store.shape().num_levels) {}
 
 bool KeyAddresses::supports(const KvStore& store) {
   const at::ScalarType type = scalar_type(store);

@@ -43,6 +43,27 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+/// What a chart of a task's scores has of its own.
+struct ScoreSeries {
+  const char* kind;
+  Json series;
+  std::string shown;  ///< in words
+  ReportTable numbers;
+};
+
+ReportChart score_chart(const Report& report, const std::string& task, Json x_axis,
+                        ScoreSeries scores) {
+  const std::size_t num_entries = scores.series.size();
+  const Json data = {{"kind", scores.kind},
+                     {"x", std::move(x_axis)},
+                     {"y", score_axis(report, task)},
+                     {"series", std::move(scores.series)}};
+  return {
+      task,
+      fmt::format("Chart of {}: {}. Its numbers are in the table below it.", task, scores.shown),
+      dump(data), num_entries, std::move(scores.numbers)};
+}
+
 /// What one bar chart shows of a policy.
 struct Cost {
   const char* title;
@@ -92,16 +113,11 @@ std::vector<ReportChart> budget_charts(const Report& report) {
         list.push_back(point_of(100 * point->fraction_read, point->score, point->policy));
       series.push_back({{"name", names[i]}, {"look", i}, {"points", std::move(list)}});
     }
-    const std::size_t num_entries = series.size();
-    const Json data = {{"kind", "budget"},
-                       {"x", {{"title", "keys read, % of full attention (logarithmic)"}}},
-                       {"y", score_axis(report, task)},
-                       {"series", std::move(series)}};
-    charts.push_back({task,
-                      fmt::format("Chart of {}: quality against the share of keys read, {} series. "
-                                  "Its numbers are in the table below it.",
-                                  task, num_entries),
-                      dump(data), num_entries, budget_table(report, task)});
+    const std::string shown =
+        fmt::format("quality against the share of keys read, {} series", series.size());
+    charts.push_back(score_chart(report, task,
+                                 {{"title", "keys read, % of full attention (logarithmic)"}},
+                                 {"budget", std::move(series), shown, budget_table(report, task)}));
   }
   return charts;
 }
@@ -127,16 +143,11 @@ std::vector<ReportChart> length_charts(const Report& report) {
       if (list.empty()) continue;
       series.push_back({{"name", names[i]}, {"look", i}, {"points", std::move(list)}});
     }
-    const std::size_t num_entries = series.size();
-    const Json data = {{"kind", "length"},
-                       {"x", {{"title", "tokens of the context"}, {"labels", buckets}}},
-                       {"y", score_axis(report, task)},
-                       {"series", std::move(series)}};
-    charts.push_back({task,
-                      fmt::format("Chart of {}: quality by length of the context, {} policies. Its "
-                                  "numbers are in the table below it.",
-                                  task, num_entries),
-                      dump(data), num_entries, length_table(report, task)});
+    const std::string shown =
+        fmt::format("quality by length of the context, {} policies", series.size());
+    charts.push_back(score_chart(report, task,
+                                 {{"title", "tokens of the context"}, {"labels", buckets}},
+                                 {"length", std::move(series), shown, length_table(report, task)}));
   }
   return charts;
 }

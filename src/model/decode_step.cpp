@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "attention/element_type.h"
 #include "attention/torch_parallel.h"
 #include "core/error.h"
 #include "core/quant.h"
@@ -22,17 +23,12 @@ std::vector<float> to_floats(const at::Tensor& tensor) {
   return {data, data + values.numel()};
 }
 
-core::DataType data_type(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return core::DataType::f32;
-  return dtype == at::kHalf ? core::DataType::f16 : core::DataType::bf16;
-}
-
 /// The matrix of a layer, which the model keeps alive.
 std::vector<kernels::MatrixView> stack_of(const Linear& linear) {
   if (linear.packed()) return linear.packed()->parts();
   const at::Tensor& weight = linear.weight();
-  return {
-      {data_type(weight.scalar_type()), weight.const_data_ptr(), weight.size(0), weight.size(1)}};
+  return {{attention::element_type(weight.scalar_type()), weight.const_data_ptr(), weight.size(0),
+           weight.size(1)}};
 }
 
 bool is_plain(const Linear& linear) {
