@@ -18,6 +18,7 @@
 
 #include "attention/attend_grad.h"
 #include "attention/attend_parts.h"
+#include "attention/attend_ranges.h"
 #include "core/error.h"
 
 // Partial results of a block are f32 [T, H_kv, r, d] with log-sum-exps [T, H_kv, r]; they merge at
@@ -118,6 +119,13 @@ class BlockAttention {
             total.lse.view({num_kv_heads_, block.count, group_}).permute({1, 0, 2})};
   }
 
+  /// A block of a result for all queries.
+  Attended part_of(const Attended& all, const QueryBlock& block) const {
+    const auto rows = [&](const at::Tensor& x) { return x.narrow(0, block.begin, block.count); };
+    return {rows(all.out).view({block.count, num_kv_heads_, group_, head_dim_}),
+            rows(all.lse).view({block.count, num_kv_heads_, group_})};
+  }
+
   /// Selected keys of one level for queries [begin, begin + ids.size(0)).
   Attended over_selected(int level, const at::Tensor& ids, std::int64_t begin) const {
     const std::int64_t count = ids.size(0);
@@ -189,12 +197,19 @@ void for_each_block(const std::vector<QueryBlock>& blocks, at::Device device, Wo
 
 Attended attend_blocks(const at::Tensor& q, const KvArenas& arenas, const VisibleSet& visible,
                        double scale) {
-  const BlockAttention block_attention(q, arenas, scale);
   const Selection selection = expand_selection(visible);
+  Attended by_kernel;  // over the ranges of all blocks
+  if (can_attend_ranges(q, arenas)) {
+    by_kernel = attend_ranges(q, arenas, *visible.ranges, scale);
+    if (selection.empty()) return by_kernel;
+    by_kernel.out = by_kernel.out.to(at::kFloat);
+  }
+  const BlockAttention block_attention(q, arenas, scale);
   Attended result{at::empty_like(q),
                   at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat))};
   const auto attend_block = [&](const QueryBlock& block) {
-    Attended total = block_attention.over_ranges(block);
+    Attended total = by_kernel.out.defined() ? block_attention.part_of(by_kernel, block)
+                                             : block_attention.over_ranges(block);
     for (const auto& [level, ids] : selection) {
       const std::int64_t step = selection_block_len(ids, q.size(2));
       std::vector<at::Tensor> outs, lses;

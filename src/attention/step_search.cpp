@@ -39,9 +39,9 @@ void StepSearch::choose(const float* q, const RowRanges& row) {
   prepare(q);
   score_top();
   const auto num_searches = static_cast<std::int64_t>(searches_.size());
-  const std::int64_t num_nodes = layout_.num_nodes(top_);
-  const bool is_small = num_searches * num_nodes * keys_.head_dim() < 2 * kMinTaskProducts;
-  const int num_tasks = is_small ? 1 : std::min<int>(parallel_.num_threads(), num_searches);
+  const std::int64_t num_products = num_searches * expected_nodes() * keys_.head_dim();
+  const int num_tasks = static_cast<int>(std::clamp<std::int64_t>(
+      num_products / kMinTaskProducts, 1, std::min<int>(parallel_.num_threads(), num_searches)));
   parallel_.run(num_tasks, [&](int task) {
     const std::int64_t end = num_searches * (task + 1) / num_tasks;
     for (std::int64_t i = num_searches * task / num_tasks; i < end; ++i) descend(searches_[i]);
@@ -121,6 +121,16 @@ void StepSearch::score_top() {
       at += end - begin;
     }
   });
+}
+
+/// About how many nodes of all levels a search looks at.
+std::int64_t StepSearch::expected_nodes() const {
+  std::int64_t count = layout_.num_nodes(top_);
+  for (int level = top_ - 1; level >= 0; --level) {
+    const std::int64_t fan_out = layout_.num_nodes(level) / layout_.num_nodes(level + 1) + 1;
+    count += std::min(layout_.num_nodes(level), max_nodes(spec_, context_, level + 1) * fan_out);
+  }
+  return count;
 }
 
 /// Chooses at the top level and then, level by level, among the children of what was chosen.

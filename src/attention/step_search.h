@@ -51,6 +51,7 @@ class StepSearch {
 
   void prepare(const float* q);
   void score_top();
+  std::int64_t expected_nodes() const;
   void descend(Search& search);
   void list_candidates(Search& search, int level);
   void pick(Search& search, int level, std::span<const float> scores,

@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/gguf.h"
 #include "core/safetensors.h"
+#include "model/cpu_rows.h"
 #include "model/fingerprint.h"
 #include "model/recompute.h"
 #include "model/swiglu.h"
@@ -309,6 +310,7 @@ std::pair<Linear*, std::int64_t> Model::projection(std::int64_t layer_idx, LoraT
 }
 
 at::Tensor Model::norm(const at::Tensor& x, const at::Tensor& weight) const {
+  if (cpu_rows_take(x) && !weight.requires_grad()) return norm_cpu_rows(x, weight, config_.rms_eps);
   return at::rms_norm(x, weight.sizes(), weight, config_.rms_eps);
 }
 
@@ -353,9 +355,9 @@ at::Tensor Model::run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTabl
     attended = attended.index_select(0, rows);
     x = x.index_select(0, rows);
   }
-  x = x + layer.o(attended.flatten(1));
+  x = layer.o(attended.flatten(1)).add_(x);
 
-  return x + layer.down(swiglu(layer.gate_up(norm(x, layer.mlp_norm))));
+  return layer.down(swiglu(layer.gate_up(norm(x, layer.mlp_norm)))).add_(x);
 }
 
 std::vector<at::Tensor> Model::Layer::under_training() const {

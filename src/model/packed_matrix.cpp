@@ -96,8 +96,9 @@ at::Tensor PackedMatrix::multiply(const at::Tensor& x) const {
     kernels::matmul(parts_, rows, out.mutable_data_ptr<float>(), num_rows_, parallel);
     return out.to(x.scalar_type());
   }
-  at::Tensor out = at::empty({num_x, num_rows_}, x.options());
   const std::int64_t step = std::max<std::int64_t>(1, kMaxExpanded / num_cols());
+  if (step >= num_rows_) return at::linear(x, expand(0, num_rows_, x.scalar_type()));
+  at::Tensor out = at::empty({num_x, num_rows_}, x.options());
   for (std::int64_t begin = 0; begin < num_rows_; begin += step) {
     const std::int64_t count = std::min(step, num_rows_ - begin);
     out.narrow(1, begin, count).copy_(at::linear(x, expand(begin, count, x.scalar_type())));

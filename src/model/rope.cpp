@@ -14,6 +14,7 @@
 
 #include "attention/device_stream.h"
 #include "kernels/cuda/row_ops.h"
+#include "model/cpu_rows.h"
 
 namespace gsa::model {
 namespace {
@@ -178,6 +179,7 @@ struct RopeFunction : torch::autograd::Function<RopeFunction> {
 at::Tensor apply_rope(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated) {
   if (at::GradMode::is_enabled() && x.requires_grad())
     return RopeFunction::apply(x, table.cos, table.sin, num_rotated);
+  if (cpu_rows_take(x)) return rope_cpu_rows(x, table, num_rotated);
   return rotate(x, table, num_rotated, Turn::forth);
 }
 

@@ -9,6 +9,7 @@
 
 #include "attention/device_stream.h"
 #include "kernels/cuda/row_ops.h"
+#include "model/cpu_rows.h"
 
 namespace gsa::model {
 namespace {
@@ -33,6 +34,7 @@ at::Tensor evaluate(const at::Tensor& gate_up) {
                               width, attention::CurrentStream(gate_up.device()));
     return out;
   }
+  if (cpu_rows_take(gate_up)) return swiglu_cpu_rows(gate_up);
   return at::silu(half_of(gate_up, 0)).mul_(half_of(gate_up, 1));
 }
 

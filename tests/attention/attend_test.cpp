@@ -74,8 +74,9 @@ Problem random_problem(core::Rng& rng, int max_piece = 40) {
   Problem problem;
   problem.layout = build(random_options(rng, 3), random_pieces(rng, 3, max_piece));
   const Layout& layout = problem.layout;
+  constexpr std::int64_t kHeadDims[] = {4, 8, 12, 32};  // multiples of 8 have kernels of their own
   const std::int64_t num_kv_heads = 1 + rng.below(3), group = 1 + rng.below(3),
-                     d = 4 * (1 + rng.below(3));
+                     d = kHeadDims[rng.below(4)];
   const std::int64_t num_raw = layout.num_raw() + 1 + rng.below(5);
   problem.arenas.raw = random_arena(rng, num_kv_heads, num_raw, d);
   for (int level = 0; level < layout.num_levels(); ++level) {

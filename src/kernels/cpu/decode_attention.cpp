@@ -24,6 +24,7 @@ const DecodeKernels& kernels(Isa isa) {
     case Isa::avx512:
       return decode_avx512;
     case Isa::avx512_bf16:
+    case Isa::amx:
       return decode_avx512_bf16;
   }
 #endif
@@ -141,7 +142,7 @@ Isa decode_isa() {
   // Intel's cores begin a dot product of bf16 pairs every second cycle, but two multiply-adds in
   // each.
   static const bool is_intel = __builtin_cpu_is("intel") != 0;
-  if (best_isa() == Isa::avx512_bf16 && is_intel) return Isa::avx512;
+  if (best_isa() >= Isa::avx512_bf16 && is_intel) return Isa::avx512;
 #endif
   return best_isa();
 }

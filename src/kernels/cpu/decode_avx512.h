@@ -1,61 +1,15 @@
 #pragma once
 
-#include <immintrin.h>
-
 #include "kernels/cpu/decode_kernels_inline.h"
+#include "kernels/cpu/floats_avx512.h"
 
 namespace gsa::kernels {
 namespace {
 
-/// 16 floats. See decode_kernels_inline.h.
-struct Avx512Floats {
-  using F = __m512;
-  static constexpr int kLanes = 16;
+struct Avx512ByRows : Avx512Floats {
   static constexpr int kDims = 4;
   template <typename T>
   static constexpr bool kIsOwn = false;
-
-  static F set1(float x) { return _mm512_set1_ps(x); }
-  static float first(F x) { return _mm512_cvtss_f32(x); }
-  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-  static F max(F a, F b) { return _mm512_max_ps(a, b); }
-  static float max_of(F x) { return _mm512_reduce_max_ps(x); }
-  static float sum_of(F x) { return _mm512_reduce_add_ps(x); }
-  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
-
-  static F load(const float* p) { return _mm512_loadu_ps(p); }
-  static F load(const Half* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  static F load(const Brain* p) {
-    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  static F load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(mask(n), p); }
-  static F load_part(const Half* p, int n) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p));
-  }
-  static F load_part(const Brain* p, int n) { return widen(_mm256_maskz_loadu_epi16(mask(n), p)); }
-
-  static F add_exponent(F x, F shifted) {
-    return _mm512_castsi512_ps(_mm512_add_epi32(
-        _mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
-  }
-
-  static void sum_four(const F x[4], float out[4]) {
-    const F a = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
-    const F b = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
-    const __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
-    const __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
-    const F all = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-  }
-
- private:
-  static __mmask16 mask(int n) { return static_cast<__mmask16>((1U << n) - 1); }
-  static F widen(__m256i x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
-  }
 };
 
 /// Attention over keys in bf16, 32 values of a row at a time. `P` says how:
@@ -65,7 +19,7 @@ struct Avx512Floats {
 ///   add_rows         adds kKeys weighted rows to two registers per head
 ///   order            where these two hold the values
 template <class P>
-struct PairedRows : Avx512Floats {
+struct PairedRows : Avx512ByRows {
   template <typename T>
   static constexpr bool kIsOwn = __is_same(T, Brain);
   static constexpr int kValues = 32;
@@ -220,7 +174,7 @@ using Avx512 = PairedRows<EvenOdd>;
 
 /// Scores in f32: keys in bf16 by pairs of registers, others as usual.
 void score_avx512(const ScoreArgs& args) {
-  if (args.type != core::DataType::bf16) return score<Avx512Floats>(args);
+  if (args.type != core::DataType::bf16) return score<Avx512ByRows>(args);
   const std::int64_t d = args.head_dim, padded = padded_dim(d);
   alignas(64) float q[kMaxHeads * kMaxHeadDim];
   alignas(64) float scores[kMaxHeads * kTileKeys];

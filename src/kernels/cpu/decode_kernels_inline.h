@@ -1,31 +1,20 @@
 #pragma once
 
 #include "kernels/cpu/decode_kernels.h"
+#include "kernels/cpu/floats_inline.h"
 
 // The decode kernels over the registers of one instruction set, `S`: each compiles them with its
 // own flags, so everything is in an unnamed namespace and nothing is of the standard library.
-//   S::F            a register of S::kLanes floats, with the operators of GCC's vectors
+// Besides what floats_inline.h tells:
 //   S::kDims        registers of an accumulator row that fit beside four heads
-//   load, load_part from f32, f16, bf16; load_part reads n < kLanes values, zeros behind
-//   sum_four        out[i] = sum of the lanes of register i
-//   add_exponent    x * 2^n, n the integer in the low bits of a float of 1.5 * 2^23 + n
 //   kIsOwn<T>       S has score_rows and add_all_values of its own for keys of type T; they take q
-//   as
-//                   prepare_q makes it and leave accumulators in an order that restore_order undoes
+//                   as prepare_q makes it and leave accumulators in an order that restore_order
+//                   undoes
 namespace gsa::kernels {
 namespace {
 
-struct Half {
-  std::uint16_t bits;
-};
-struct Brain {  // bf16
-  std::uint16_t bits;
-};
-
 constexpr int kTileKeys = 128;  // their keys and values of 64 dimensions fit the first-level cache
 constexpr int kMaxHeads = 4;    // heads that share one pass over a tile
-constexpr float kMinusInf = -__builtin_inff();
-constexpr float kLog2E = 1.44269504F;
 
 /// Addresses of the rows of a tile; behind its keys the last is repeated.
 template <typename T>
@@ -81,22 +70,6 @@ class TileReader {
   std::int64_t offset_;
   std::int64_t head_dim_;
 };
-
-/// 2^x for x <= 0, relative error below 2e-7; x below -126 counts as -126.
-template <class S>
-inline typename S::F exp2_of(typename S::F x) {
-  using F = typename S::F;
-  const F clamped = S::max(x, S::set1(-126.0F));
-  const F shifted = clamped + S::set1(12582912.0F);  // 1.5 * 2^23: rounds to an integer
-  const F r = clamped - (shifted - S::set1(12582912.0F));
-  F p = S::set1(1.3276473e-3F);  // minimax over [-1/2, 1/2]
-  p = S::fma(p, r, S::set1(9.6755419e-3F));
-  p = S::fma(p, r, S::set1(5.5507135e-2F));
-  p = S::fma(p, r, S::set1(2.4022120e-1F));
-  p = S::fma(p, r, S::set1(6.9314694e-1F));
-  p = S::fma(p, r, S::set1(1.0000001F));
-  return S::add_exponent(p, shifted);
-}
 
 /// Asks for a row before it is needed: into the second-level cache, since a tile fills the first.
 template <typename T>

@@ -12,12 +12,14 @@ enum class Isa {
   avx2,         ///< AVX2, FMA, F16C
   avx512,       ///< AVX-512 F, BW, DQ, VL
   avx512_bf16,  ///< and VNNI, BF16
+  amx,          ///< and AMX with tiles in bf16
 };
-inline constexpr int kNumIsas = 4;
+inline constexpr int kNumIsas = 5;
 
 std::string_view isa_name(Isa isa);
 
-/// Whether this processor and its operating system run it, and this build has it.
+/// Whether this processor and its operating system run it, and this build has it. (Linux is asked
+/// to let this process use the tiles of AMX.)
 bool supported(Isa isa);
 
 /// The last one that is supported; found out once.

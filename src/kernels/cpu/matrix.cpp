@@ -21,6 +21,7 @@ const MatrixKernels& kernels(Isa isa) {
     case Isa::avx512:
       return matrix_avx512;
     case Isa::avx512_bf16:
+    case Isa::amx:
       return matrix_avx512_bf16;
   }
 #endif

@@ -14,6 +14,7 @@ const RowKernels& kernels(Isa isa) {
       return row_avx2;
     case Isa::avx512:
     case Isa::avx512_bf16:
+    case Isa::amx:
       return row_avx512;
   }
 #endif

@@ -1,0 +1,65 @@
+#include "attention/attend_ranges.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <algorithm>
+
+#include "attention/element_type.h"
+#include "attention/torch_parallel.h"
+#include "kernels/cpu/context_attention.h"
+
+namespace gsa::attention {
+namespace {
+
+/// Whether a head's entries are dense rows, and keys and values lie alike.
+bool has_dense_rows(const KvSpan& span) {
+  return span.k.stride(2) == 1 && span.k.strides() == span.v.strides();
+}
+
+kernels::KeySpan address_of(const KvSpan& span) {
+  return {span.k.const_data_ptr(),
+          span.v.const_data_ptr(),
+          span.k.stride(0),
+          span.k.stride(1),
+          span.begin,
+          span.len()};
+}
+
+}  // namespace
+
+bool can_attend_ranges(const at::Tensor& q, const KvArenas& arenas) {
+  const at::ScalarType type = q.scalar_type();
+  if (!q.is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return false;
+  if (q.size(2) % 8 != 0 || q.size(2) > kernels::kMaxContextHeadDim) return false;
+  const auto serves = [&](const KvArena& arena) {
+    return std::ranges::all_of(arena.spans, [&](const KvSpan& span) {
+      return span.k.scalar_type() == type && has_dense_rows(span);
+    });
+  };
+  return serves(arenas.raw) && std::ranges::all_of(arenas.gists, serves);
+}
+
+Attended attend_ranges(const at::Tensor& q, const KvArenas& arenas, const RangeTable& ranges,
+                       double scale) {
+  std::vector<std::vector<kernels::KeySpan>> spans;
+  std::vector<kernels::KeyColumn> columns;
+  spans.reserve(ranges.columns.size());  // columns point into it
+  for (const RangeColumn& column : ranges.columns) {
+    auto& addresses = spans.emplace_back();
+    for (const KvSpan& span : arenas.at(column.level).spans) addresses.push_back(address_of(span));
+    columns.push_back({addresses, column.begin.data(), column.end.data()});
+  }
+  const std::int64_t num_kv_heads = arenas.num_kv_heads();
+  const kernels::ContextShape shape{
+      element_type(q.scalar_type()), q.size(0), num_kv_heads,
+      q.size(1) / num_kv_heads,      q.size(2), static_cast<float>(scale)};
+  Attended result{at::empty_like(q),
+                  at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat))};
+  TorchParallel parallel;
+  kernels::context_attention(shape, q.const_data_ptr(), columns, result.out.data_ptr(),
+                             result.lse.data_ptr<float>(), parallel);
+  return result;
+}
+
+}  // namespace gsa::attention
