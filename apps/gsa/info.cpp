@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "command.h"
+#include "find_model.h"
 #include "gsa/error.h"
 #include "memory_plan.h"
+#include "model/merge.h"
 #include "options.h"
 #include "terminal.h"
 #include "text/chat_template.h"
@@ -60,7 +62,17 @@ Json adapter_json(const model::AdapterInfo& info) {
           {"recipe", info.recipe}};
 }
 
-std::string to_json(const InfoArgs& args, const model::Model& model, const MemoryPlan& plan) {
+/// How far folding the first adapter into quantised weights moves them; nothing where it does not.
+std::optional<model::MergeRounding> rounding_of(const InfoArgs& args, const ModelSet& models) {
+  const model::Model& merged = *models.preferred();
+  if (!merged.is_packed() || merged.adapter() == nullptr || merged.adapter()->lora_rank == 0)
+    return std::nullopt;
+  const auto adapter = model::Adapter::load(find_adapter(args.model.adapters.front()));
+  return model::merge_rounding(*models.base()->with_adapter(adapter), merged);
+}
+
+std::string to_json(const InfoArgs& args, const model::Model& model, const MemoryPlan& plan,
+                    const std::optional<model::MergeRounding>& rounding) {
   const model::ModelConfig& config = model.config();
   const auto template_name = chat_template_name(model);
   Json object = {{"model", args.model.model},
@@ -77,6 +89,10 @@ std::string to_json(const InfoArgs& args, const model::Model& model, const Memor
                  {"fingerprint", model.fingerprint()},
                  {"chat_template", template_name ? Json(*template_name) : Json(nullptr)},
                  {"adapter", model.adapter() ? adapter_json(*model.adapter()) : Json(nullptr)}};
+  if (rounding) {
+    object["adapter"]["rounding"] = {{"of_weights", rounding->of_weights},
+                                     {"of_updates", rounding->of_updates}};
+  }
   const auto longest = plan.longest_context();
   object["memory"] = {{"chunk_sizes", plan.chunk_sizes.to_string()},
                       {"context_tokens", plan.num_context},
@@ -94,7 +110,8 @@ void print_line(const char* name, const std::string& value) {
   fmt::print("{:<22}{}\n", name, value);
 }
 
-void print_text(const InfoArgs& args, const model::Model& model, const MemoryPlan& plan) {
+void print_text(const InfoArgs& args, const model::Model& model, const MemoryPlan& plan,
+                const std::optional<model::MergeRounding>& rounding) {
   const model::ModelConfig& config = model.config();
   print_line("model", args.model.model);
   print_line("family", std::string(model::family_name(config.family)));
@@ -115,6 +132,11 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
                         ? "not told"
                         : fmt::format("{}", fmt::join(names_of(adapter->chunk_sizes), ", "))));
     if (!adapter->recipe.empty()) print_line("", without_control_characters(adapter->recipe));
+    if (rounding) {
+      print_line("", fmt::format("folded into quantised weights, which rounds them by {:.1f} % "
+                                 "({:.1f} times the updates)",
+                                 100 * rounding->of_weights, rounding->of_updates));
+    }
   } else {
     print_line("adapter", "none: gists are untrained");
   }
@@ -146,10 +168,11 @@ int run_info(const InfoArgs& args) {
   const model::Model& model = *models.preferred();
   const MemoryPlan plan = plan_memory(
       model, chunk_sizes, args.num_context > 0 ? args.num_context : model.config().trained_window);
+  const auto rounding = rounding_of(args, models);
   if (args.is_json) {
-    fmt::print("{}\n", to_json(args, model, plan));
+    fmt::print("{}\n", to_json(args, model, plan, rounding));
   } else {
-    print_text(args, model, plan);
+    print_text(args, model, plan, rounding);
   }
   return 0;
 }

@@ -1,7 +1,4 @@
 #include <fmt/format.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
@@ -16,6 +13,7 @@
 #include "command.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "engine/memory.h"
 #include "gsa/error.h"
 #include "gsa/version.h"
 #include "interrupt.h"
@@ -72,17 +70,8 @@ int run_guarded(const Command& run) {
   }
 }
 
-/// Every layer of a forward makes tensors of some megabytes and drops them. The memory stays with
-/// the process, which would otherwise spend much of its time on getting pages back from the system.
-void keep_dropped_memory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 64 << 20);
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
-#endif
-}
-
 int run_program(int argc, char** argv) {
-  keep_dropped_memory();
+  engine::keep_freed_memory();
   CLI::App app(
       "Questions about long documents, with text folded into gists and unfolded on demand.", "gsa");
   app.set_version_flag("--version", "gsa " + std::string(version()));

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "documents.h"
+#include "engine/memory.h"
 #include "find_model.h"
 #include "model/adapter.h"
 #include "model/device.h"
@@ -66,6 +67,7 @@ ModelSet ModelSet::load(const ModelArgs& args) {
     const auto adapter = model::Adapter::load(find_adapter(file));
     set.adapted_.push_back(set.base_->with_adapter(adapter)->merged());
   }
+  engine::return_freed_memory();
   return set;
 }
 

@@ -1,6 +1,5 @@
 #include "attention/attend.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
@@ -10,10 +9,8 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/logaddexp.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 
 #include "attention/attend_grad.h"
@@ -172,29 +169,6 @@ class BlockAttention {
   at::Tensor q_;  // [T, H_kv, r, d]
 };
 
-/// Calls `work` for every block. On a CPU whose threads all get some, a block is the work of one
-/// thread: its many small operations would not gain from more.
-template <typename Work>
-void for_each_block(const std::vector<QueryBlock>& blocks, at::Device device, Work work) {
-  const auto num_blocks = static_cast<std::int64_t>(blocks.size());
-  const std::int64_t num_threads = at::get_num_threads();
-  if (!device.is_cpu() || num_threads == 1 || num_blocks < num_threads) {
-    for (const QueryBlock& block : blocks) work(block);
-    return;
-  }
-  const bool is_inference = c10::InferenceMode::is_enabled();
-  std::atomic<std::int64_t> num_taken = 0;
-  at::parallel_for(0, num_threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    const c10::InferenceMode mode(is_inference);  // modes belong to a thread
-    const at::NoGradGuard no_grad;
-    for (std::int64_t worker = begin; worker < end; ++worker) {
-      // From the back: later blocks see more keys.
-      for (std::int64_t i = num_taken++; i < num_blocks; i = num_taken++)
-        work(blocks[static_cast<std::size_t>(num_blocks - 1 - i)]);
-    }
-  });
-}
-
 Attended attend_blocks(const at::Tensor& q, const KvArenas& arenas, const VisibleSet& visible,
                        double scale) {
   const Selection selection = expand_selection(visible);
@@ -227,12 +201,7 @@ Attended attend_blocks(const at::Tensor& q, const KvArenas& arenas, const Visibl
     result.lse.narrow(0, block.begin, block.count)
         .copy_(total.lse.reshape({block.count, q.size(1)}));
   };
-  const auto blocks = plan_blocks(*visible.ranges, Pass::forward);
-  if (selection.empty()) {
-    for_each_block(blocks, q.device(), attend_block);
-  } else {  // one after the other, since each gathers keys up to a limit
-    for (const QueryBlock& block : blocks) attend_block(block);
-  }
+  for (const QueryBlock& block : plan_blocks(*visible.ranges, Pass::forward)) attend_block(block);
   return result;
 }
 

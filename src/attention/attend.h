@@ -18,10 +18,10 @@ struct Attended {
 /// head (method §3.4).
 ///   q       [T, H, d] after RoPE: T = visible.ranges->queries.count, H a multiple of H_kv
 ///   arenas  keys and values of the layer
-/// On the CPU kernels of our own attend to the static ranges of queries in f32 and bf16
-/// (`attend_ranges`); everything else is a composite of LibTorch operations on the device of q.
-/// Memory beyond the result is bounded by blocks of queries; no tensor of T x n elements exists.
-/// Differentiable in q and every span's k
+/// On the CPU, in f32 and bf16, static ranges are attended by kernels of our own (`attend_ranges`);
+/// everything else is a composite of LibTorch operations on the device of q. Memory beyond the
+/// result, and a copy of it in f32 where there is a selection, is bounded by blocks of queries; no
+/// tensor of T x n elements exists. Differentiable in q and every span's k
 /// and v when grad mode is on (scores are recomputed from the log-sum-exp in backward).
 /// `visible.layout` must live until backward has run.
 Attended attend(const at::Tensor& q, const KvArenas& arenas, const VisibleSet& visible,

@@ -8,7 +8,8 @@
 
 namespace gsa::attention {
 
-/// Whether `attend_ranges` takes these: on the CPU, in f32 or bf16, heads of a multiple of 8.
+/// Whether `attend_ranges` takes these: on the CPU, in f32 or bf16, heads of a multiple of 8 up to
+/// 512, keys and values with equal strides.
 bool can_attend_ranges(const at::Tensor& q, const KvArenas& arenas);
 
 /// Attention over static ranges by the CPU kernels, without gradient: what `attend` gives for a

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "attention/attention_mass.h"
 #include "attention/packed_attention.h"
 #include "attention/selection.h"
+#include "attention/step_attention.h"
 
 namespace gsa::attention {
 namespace {
@@ -95,12 +97,29 @@ at::Tensor BatchAttention::attend_packed(std::int64_t layer, const at::Tensor& q
 at::Tensor BatchAttention::attend_slice(std::int64_t layer, const BatchSequence& sequence,
                                         const BatchSlice& slice, const at::Tensor& q,
                                         const KvArenas& arenas) {
+  const bool has_steps = slice.is_suffix && sequence.steps != nullptr;
+  if (has_steps && sequence.policy->selects(layer) && sequence.layout->num_nodes(0) > 0)
+    return attend_by_rows(layer, sequence, slice, q);
   const VisibleSet visible = visible_set(layer, sequence, slice, q, arenas);
   const Attended result = attend(q, arenas, visible, scale_);
   if (sequence.policy->observes_context() && !slice.is_suffix && slice.entries.level == kRawLevel) {
     sequence.policy->observe(layer, attention_mass(q, result.lse, arenas, *visible.ranges, scale_));
   }
   return result.out;
+}
+
+/// One row after the other: each selects for itself.
+at::Tensor BatchAttention::attend_by_rows(std::int64_t layer, const BatchSequence& sequence,
+                                          const BatchSlice& slice, const at::Tensor& q) {
+  const at::Tensor rows = q.to(at::kFloat).contiguous();
+  at::Tensor out = at::empty_like(rows);
+  const std::int64_t row_len = rows.size(1) * rows.size(2);
+  for (std::int64_t i = 0; i < rows.size(0); ++i) {
+    sequence.steps->begin(slice.entries.begin + i, sequence.meter);
+    sequence.steps->attend(layer, rows.const_data_ptr<float>() + i * row_len,
+                           out.mutable_data_ptr<float>() + i * row_len);
+  }
+  return out.to(q.scalar_type());
 }
 
 VisibleSet BatchAttention::visible_set(std::int64_t layer, const BatchSequence& sequence,

@@ -16,6 +16,7 @@
 namespace gsa::attention {
 
 class PackedAttention;
+class StepAttention;
 
 /// Rows of a batch that are consecutive entries of one arena of one sequence.
 struct BatchSlice {
@@ -32,6 +33,7 @@ struct BatchSequence {
   KvStore* store = nullptr;    ///< nullptr: keys and values live in the batch only (training)
   ReadMeter* meter = nullptr;  ///< counts what the suffix rows read; may be nullptr
   std::vector<BatchSlice> slices;
+  StepAttention* steps = nullptr;  ///< of the same policy and store: serves suffix rows that select
 };
 
 /// Tokens of any number of sequences packed in one row: `[T]` ids and positions. Raw tokens carry
@@ -70,6 +72,8 @@ class BatchAttention {
   at::Tensor attend_slice(std::int64_t layer, const BatchSequence& sequence,
                           const BatchSlice& slice, const at::Tensor& q, const KvArenas& arenas);
 
+  at::Tensor attend_by_rows(std::int64_t layer, const BatchSequence& sequence,
+                            const BatchSlice& slice, const at::Tensor& q);
   /// What the slice may attend in a layer: static ranges, and what its policy selects.
   VisibleSet visible_set(std::int64_t layer, const BatchSequence& sequence, const BatchSlice& slice,
                          const at::Tensor& q, const KvArenas& arenas);

@@ -1,5 +1,7 @@
 #include "attention/step_attention.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 
 #include "core/error.h"
@@ -11,14 +13,15 @@ bool is_static(const std::string& name) {
   return name == "full" || name == "streaming" || name == "gist-only";
 }
 
+bool is_search(const std::string& name) { return name == "gsa" || name == "meanpool"; }
+
 }  // namespace
 
 std::unique_ptr<StepAttention> StepAttention::make(Policy& policy, KvStore& store,
                                                    const Layout& layout, std::int64_t num_heads,
                                                    double scale) {
   const KvShape& shape = store.shape();
-  const bool is_search = policy.spec().name == "gsa";
-  if (!is_search && !is_static(policy.spec().name)) return nullptr;
+  if (!is_search(policy.spec().name) && !is_static(policy.spec().name)) return nullptr;
   if (policy.uses_gists() && shape.num_levels != layout.num_levels()) return nullptr;
   if (!KeyAddresses::supports(store) || scale <= 0) return nullptr;
   if (shape.head_dim % 8 != 0 || shape.head_dim > kernels::kMaxHeadDim) return nullptr;
@@ -32,16 +35,16 @@ StepAttention::StepAttention(Policy& policy, KvStore& store, const Layout& layou
   const std::int64_t num_kv_heads = store.shape().num_kv_heads;
   shape_ = {keys_.type(), num_kv_heads, num_heads / num_kv_heads, store.shape().head_dim,
             static_cast<float>(scale)};
-  if (policy.spec().name == "gsa")
+  if (is_search(policy.spec().name))
     search_.emplace(policy.spec(), keys_, layout, num_heads, scale, parallel_);
   runs_.resize(num_kv_heads);
   views_.resize(num_kv_heads);
 }
 
 void StepAttention::begin(std::int64_t raw_idx, ReadMeter* meter) {
-  if (raw_idx != store_.len(kRawLevel) || raw_idx < layout_.num_raw()) {
-    core::internal_error("[StepAttention] row {} does not follow {} entries, {} of them context",
-                         raw_idx, store_.len(kRawLevel), layout_.num_raw());
+  if (raw_idx < layout_.num_raw()) {
+    core::internal_error("[StepAttention] row {} lies in the context of {} tokens", raw_idx,
+                         layout_.num_raw());
   }
   raw_idx_ = raw_idx;
   meter_ = meter;
@@ -52,13 +55,30 @@ void StepAttention::operator()(std::int64_t layer, const float* q, const float* 
                                float* out) {
   store_.append_row(layer, kRawLevel, k, v);
   keys_.load(layer);
+  if (keys_.len(kRawLevel) != raw_idx_ + 1) {
+    core::internal_error("[StepAttention] row {} was appended as entry {}", raw_idx_,
+                         keys_.len(kRawLevel) - 1);
+  }
+  attend_loaded(layer, q, out);
+}
+
+void StepAttention::attend(std::int64_t layer, const float* q, float* out) {
+  keys_.load(layer);
+  if (keys_.len(kRawLevel) <= raw_idx_) {
+    core::internal_error("[StepAttention] row {} is not among {} entries", raw_idx_,
+                         keys_.len(kRawLevel));
+  }
+  attend_loaded(layer, q, out);
+}
+
+void StepAttention::attend_loaded(std::int64_t layer, const float* q, float* out) {
   const StaticRule rule = policy_.suffix_rule(layer);
   if (row_rule_ != rule) {
     row_ = visible_ranges_of_row(layout_, rule, raw_idx_);
     row_rule_ = rule;
   }
   const bool has_selection = policy_.selects(layer) && layout_.num_nodes(0) > 0;
-  if (has_selection) search_->choose(q, row_);
+  if (has_selection) search_->choose(layer, q, row_);
   std::int64_t num_attended = 0;
   for (std::int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head) {
     list_runs(kv_head, has_selection);
@@ -66,8 +86,10 @@ void StepAttention::operator()(std::int64_t layer, const float* q, const float* 
     num_attended += runs_[kv_head].num_keys;
   }
   const std::int64_t scratch_bytes = kernels::decode_scratch_bytes(shape_, parallel_.num_threads());
-  if (std::ssize(scratch_) < scratch_bytes) scratch_.resize(scratch_bytes);
-  kernels::decode_attention(shape_, q, views_, scratch_.data(), out, parallel_);
+  if (!scratch_.defined() || scratch_.numel() < scratch_bytes)
+    scratch_ = at::empty({scratch_bytes}, at::kByte);  // aligned to 64
+  kernels::decode_attention(shape_, q, views_, static_cast<std::byte*>(scratch_.mutable_data_ptr()),
+                            out, parallel_);
   if (meter_ != nullptr) {
     meter_->add(num_attended, has_selection ? search_->num_scored_only() : 0, shape_.num_kv_heads,
                 raw_idx_);

@@ -17,9 +17,10 @@
 namespace gsa::attention {
 
 /// Attention of single suffix rows on the CPU, layer by layer, without tensors: what BatchAttention
-/// gives for a batch of one row. Serves the policies whose visible set follows from the layout
-/// (full, streaming, gist-only), and gsa. Allocates nothing while the store has room and the layout
-/// stays as it is. One per conversation.
+/// gives for a batch of one row; BatchAttention hands it the rows of a question that select.
+/// Serves the policies whose visible set follows from the layout
+/// (full, streaming, gist-only), gsa and meanpool. Allocates nothing while the store has room and
+/// the layout stays as it is. One per conversation.
 class StepAttention {
  public:
   /// nullptr if the policy, the store or the head size is of a kind it does not serve (the caller
@@ -27,18 +28,23 @@ class StepAttention {
   static std::unique_ptr<StepAttention> make(Policy& policy, KvStore& store, const Layout& layout,
                                              std::int64_t num_heads, double scale);
 
-  /// Begins the row that will become raw entry `raw_idx`, the next of the store and behind the
-  /// context; `meter` may be nullptr.
+  /// Begins raw entry `raw_idx`, which lies behind the context; `meter` may be nullptr.
   void begin(std::int64_t raw_idx, ReadMeter* meter);
 
-  /// Appends k and v to the raw arena of the layer, selects and attends.
+  /// Appends k and v to the raw arena of the layer, whose next entry the row is; selects and
+  /// attends.
   ///   q, out [H, d], k, v [H_kv, d], f32; q and k after RoPE
   void operator()(std::int64_t layer, const float* q, const float* k, const float* v, float* out);
+
+  /// The same for a row whose keys and values the layer has already, and perhaps those of later
+  /// rows, which it does not see.
+  void attend(std::int64_t layer, const float* q, float* out);
 
  private:
   StepAttention(Policy& policy, KvStore& store, const Layout& layout, std::int64_t num_heads,
                 double scale);
 
+  void attend_loaded(std::int64_t layer, const float* q, float* out);
   void list_runs(std::int64_t kv_head, bool has_selection);
   void add(int level, Range entries, std::int64_t kv_head);
   void add_selected(std::int64_t kv_head);
@@ -61,7 +67,7 @@ class StepAttention {
   };
   std::vector<HeadRuns> runs_;           // [H_kv]
   std::vector<kernels::KeyRuns> views_;  // [H_kv]
-  std::vector<std::byte> scratch_;
+  at::Tensor scratch_;
 };
 
 }  // namespace gsa::attention

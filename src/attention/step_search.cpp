@@ -25,6 +25,7 @@ StepSearch::StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const L
       kept_(layout.num_levels() * keys.num_kv_heads()) {
   if (spec.mode == PolicySpec::Mode::group)
     sums_of_q_.resize(keys.num_kv_heads() * keys.head_dim());
+  if (spec.name == "meanpool") means_.emplace(keys, layout);
   for (std::size_t i = 0; i < searches_.size(); ++i) {
     searches_[i].kv_head = static_cast<std::int64_t>(i) / per_head_;
     searches_[i].chosen.resize(layout.num_levels());
@@ -35,7 +36,18 @@ std::span<StepSearch::Search> StepSearch::searches_of(std::int64_t kv_head) {
   return {searches_.data() + kv_head * per_head_, static_cast<std::size_t>(per_head_)};
 }
 
-void StepSearch::choose(const float* q, const RowRanges& row) {
+/// Appends the keys that stand for nodes.
+void StepSearch::add_node_runs(int level, Range nodes, std::int64_t kv_head,
+                               std::vector<kernels::KeyRun>& runs) const {
+  if (means_) {
+    means_->add_runs(nodes, kv_head, runs);
+  } else {
+    keys_.add_runs(level, nodes, kv_head, runs);
+  }
+}
+
+void StepSearch::choose(std::int64_t layer, const float* q, const RowRanges& row) {
+  if (means_) means_->load(layer);
   prepare(q);
   score_top();
   const auto num_searches = static_cast<std::int64_t>(searches_.size());
@@ -91,7 +103,7 @@ void StepSearch::prepare(const float* q) {
     search.scores.resize(most);
     for (int level = 0; level < layout_.num_levels(); ++level) {
       search.chosen[level].reserve(layout_.num_nodes(level));
-      if (level < top_) search.runs.reserve(layout_.num_nodes(level) + keys_.max_runs(level));
+      if (level < top_) search.runs.reserve(layout_.num_nodes(level) + max_node_runs(level));
     }
   }
   marks_.assign((most + 63) / 64, 0);
@@ -105,7 +117,7 @@ void StepSearch::score_top() {
       std::clamp<std::int64_t>(num_products / kMinTaskProducts, 1, parallel_.num_threads()));
   top_scores_.resize(num_heads * per_head_ * num_nodes);
   if (std::ssize(task_runs_) < num_tasks) task_runs_.resize(num_tasks);
-  for (auto& runs : task_runs_) runs.reserve(keys_.max_runs(top_));
+  for (auto& runs : task_runs_) runs.reserve(max_node_runs(top_));
   parallel_.run(num_tasks, [&](int task) {
     const std::int64_t total = num_heads * num_nodes;  // nodes of all heads in a row
     const std::int64_t last = total * (task + 1) / num_tasks;
@@ -114,8 +126,8 @@ void StepSearch::score_top() {
       const std::int64_t end = std::min(num_nodes, begin + last - at);
       auto& runs = task_runs_[task];
       runs.clear();
-      keys_.add_runs(top_, {begin, end}, kv_head, runs);
-      kernels::score_keys(keys_.type(), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
+      add_node_runs(top_, {begin, end}, kv_head, runs);
+      kernels::score_keys(node_type(), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
                           {runs, end - begin},
                           top_scores_.data() + kv_head * per_head_ * num_nodes + begin, num_nodes);
       at += end - begin;
@@ -128,7 +140,9 @@ std::int64_t StepSearch::expected_nodes() const {
   std::int64_t count = layout_.num_nodes(top_);
   for (int level = top_ - 1; level >= 0; --level) {
     const std::int64_t fan_out = layout_.num_nodes(level) / layout_.num_nodes(level + 1) + 1;
-    count += std::min(layout_.num_nodes(level), max_nodes(spec_, context_, level + 1) * fan_out);
+    const std::int64_t num_parents =
+        std::min(layout_.num_nodes(level + 1), max_nodes(spec_, context_, level + 1));
+    count += std::min(layout_.num_nodes(level), num_parents * fan_out);
   }
   return count;
 }
@@ -142,7 +156,7 @@ void StepSearch::descend(Search& search) {
   for (int level = top_ - 1; level >= 0; --level) {
     list_candidates(search, level);
     const std::int64_t count = std::ssize(search.candidates);
-    kernels::score_keys(keys_.type(), search.q, 1, keys_.head_dim(), {search.runs, count},
+    kernels::score_keys(node_type(), search.q, 1, keys_.head_dim(), {search.runs, count},
                         search.scores.data(), count);
     pick(search, level, std::span(search.scores).first(count), search.candidates);
   }
@@ -162,7 +176,7 @@ void StepSearch::list_candidates(Search& search, int level) {
       pending.end = nodes.end;
       return;
     }
-    keys_.add_runs(level, pending, search.kv_head, search.runs);
+    add_node_runs(level, pending, search.kv_head, search.runs);
     pending = nodes;
   };
   std::size_t root = 0;
@@ -173,7 +187,7 @@ void StepSearch::list_candidates(Search& search, int level) {
     add(children);
   }
   for (; root < roots.size(); ++root) add({roots[root], roots[root] + 1});
-  keys_.add_runs(level, pending, search.kv_head, search.runs);
+  add_node_runs(level, pending, search.kv_head, search.runs);
 }
 
 /// Takes the best candidates within the budget. `ids` empty: 0, 1, ...

@@ -1,19 +1,21 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "attention/budget.h"
 #include "attention/key_runs.h"
 #include "attention/layout.h"
+#include "attention/mean_keys.h"
 #include "attention/policy.h"
 #include "attention/visible.h"
 #include "kernels/cpu/parallel.h"
 
 namespace gsa::attention {
 
-/// The search of a `gsa` policy (method §3) for single query rows on the CPU: what
+/// The search of a `gsa` or `meanpool` policy (method §3) for single query rows on the CPU: what
 /// SearchPolicy::select chooses, without tensors. Memory is kept from row to row.
 class StepSearch {
  public:
@@ -21,17 +23,17 @@ class StepSearch {
   StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const Layout& layout,
              std::int64_t num_heads, double scale, kernels::Parallel& parallel);
 
-  /// Chooses among the gists of the layer that `keys` has loaded; there is one at least.
+  /// Chooses among the chunks of the layer that `keys` has loaded; there is one at least.
   ///   q    [H, d] f32
   ///   row  the static part of the visible set
-  void choose(const float* q, const RowRanges& row);
+  void choose(std::int64_t layer, const float* q, const RowRanges& row);
 
   /// What the last call chose for a KV head, ascending: chunks to unfold (level 0), gists.
   const std::vector<std::int32_t>& kept(int level, std::int64_t kv_head) const {
     return kept_[level * keys_.num_kv_heads() + kv_head];
   }
   /// Whether the chosen gists are themselves attended.
-  bool attends_gists() const { return spec_.gists == PolicySpec::Gists::selected; }
+  bool attends_gists() const { return !means_ && spec_.gists == PolicySpec::Gists::selected; }
   /// Keys that were scored and are not attended, of all KV heads.
   std::int64_t num_scored_only() const { return num_scored_only_; }
 
@@ -49,6 +51,10 @@ class StepSearch {
     std::vector<std::int32_t> ranked;               // the chosen chunks, best first
   };
 
+  void add_node_runs(int level, Range nodes, std::int64_t kv_head,
+                     std::vector<kernels::KeyRun>& runs) const;
+  std::int64_t max_node_runs(int level) const { return means_ ? 1 : keys_.max_runs(level); }
+  core::DataType node_type() const { return means_ ? core::DataType::f32 : keys_.type(); }
   void prepare(const float* q);
   void score_top();
   std::int64_t expected_nodes() const;
@@ -68,6 +74,7 @@ class StepSearch {
   const Layout& layout_;
   double scale_;
   kernels::Parallel& parallel_;
+  std::optional<MeanKeys> means_;  // scored in place of gists
   std::int64_t group_, per_head_;  // query heads and searches of a KV head
   std::vector<Search> searches_;   // [H_kv * per_head_]
   std::vector<float> sums_of_q_;   // [H_kv, d] in mode group

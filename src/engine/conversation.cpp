@@ -34,7 +34,8 @@ at::Tensor Conversation::run(std::vector<attention::BatchSlice> slices,
   const c10::InferenceMode guard;
   const at::Device device = model_->device();
   attention::Batch batch{to_tensor(tokens, device), to_tensor(positions, device), {}};
-  batch.sequences.push_back({&layout_, policy_.get(), &store_, meter, std::move(slices)});
+  batch.sequences.push_back(
+      {&layout_, policy_.get(), &store_, meter, std::move(slices), step_attention()});
   return model_->forward(batch, {rows == Rows::all ? at::Tensor() : to_tensor({}, device)});
 }
 
@@ -65,18 +66,23 @@ at::Tensor Conversation::feed(std::span<const std::int64_t> tokens, std::int64_t
   return feed_together({&self, 1}, tokens.last(1), {&meter, 1}).squeeze(0);
 }
 
-at::Tensor Conversation::step(std::int64_t token, attention::ReadMeter* meter) {
-  // A policy that is watched has to be asked, which the fast step does not do.
+attention::StepAttention* Conversation::step_attention() {
+  // A policy that is watched has to be asked, which these kernels do not do.
   const bool is_watched = dynamic_cast<const ForwardingPolicy*>(policy_.get()) != nullptr;
-  if (!has_tried_step_ && !is_watched && model::DecodeStep::supports(*model_)) {
+  if (!has_tried_steps_ && !is_watched) {
     const auto& config = model_->config();
     attention_ =
         attention::StepAttention::make(*policy_, store_, layout_, config.num_heads,
                                        1 / std::sqrt(static_cast<double>(config.head_dim)));
-    if (attention_) step_ = std::make_unique<model::DecodeStep>(model_);
+    if (attention_ && model::DecodeStep::supports(*model_))
+      step_ = std::make_unique<model::DecodeStep>(model_);
   }
-  has_tried_step_ = true;
-  if (!step_) return {};
+  has_tried_steps_ = true;
+  return attention_.get();
+}
+
+at::Tensor Conversation::step(std::int64_t token, attention::ReadMeter* meter) {
+  if (step_attention() == nullptr || !step_) return {};
   const at::Tensor& logits = (*step_)(token, num_raw(), *attention_, meter);
   suffix_.push_back(token);
   return logits;
@@ -100,8 +106,12 @@ at::Tensor Conversation::feed_together(std::span<Conversation* const> conversati
     Conversation& self = *conversations[i];
     const attention::BatchSlice slice{
         {kRawLevel, positions[i], 1}, static_cast<std::int64_t>(i), true};
-    batch.sequences.push_back(
-        {&self.layout_, self.policy_.get(), &self.store_, meters[i], {slice}});
+    batch.sequences.push_back({&self.layout_,
+                               self.policy_.get(),
+                               &self.store_,
+                               meters[i],
+                               {slice},
+                               self.step_attention()});
   }
   const at::Tensor hidden = model.forward(batch);
   for (std::size_t i = 0; i < conversations.size(); ++i)

@@ -72,7 +72,9 @@ class Conversation {
   /// Hidden states [R, hidden] of the rows asked for; keys and values are stored.
   at::Tensor run(std::vector<attention::BatchSlice> slices, std::span<const std::int64_t> tokens,
                  std::span<const std::int64_t> positions, attention::ReadMeter* meter, Rows rows);
-  /// One row on the CPU kernels; an undefined tensor if they do not serve this conversation.
+  /// The CPU kernels for single rows; nullptr if they do not serve this conversation.
+  attention::StepAttention* step_attention();
+  /// One row on them; an undefined tensor if they do not serve this conversation or model.
   at::Tensor step(std::int64_t token, attention::ReadMeter* meter);
   at::Tensor feed_segment(std::span<const std::int64_t> tokens, attention::ReadMeter* meter,
                           Rows rows);
@@ -83,9 +85,9 @@ class Conversation {
   attention::KvStore store_;
   std::int64_t num_context_;
   std::vector<std::int64_t> suffix_;  // raw tokens stored behind layout_.num_raw()
-  bool has_tried_step_ = false;
-  std::unique_ptr<attention::StepAttention> attention_;  // both or none
-  std::unique_ptr<model::DecodeStep> step_;
+  bool has_tried_steps_ = false;
+  std::unique_ptr<attention::StepAttention> attention_;
+  std::unique_ptr<model::DecodeStep> step_;  // not without attention_
 };
 
 }  // namespace gsa::engine

@@ -53,10 +53,22 @@ std::int64_t peak_memory_bytes(at::Device device) {
   return stats.allocated_bytes[0].peak;  // [0]: of all pools
 }
 
-bool reset_peak_memory() {
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  // 32 MB is the most that every version takes. A threshold that is set no longer adapts itself, so
+  // both are set or none.
+  if (mallopt(M_MMAP_THRESHOLD, 32 << 20) != 0) mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
+void return_freed_memory() {
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif
+}
+
+bool reset_peak_memory() {
+  return_freed_memory();
   std::ofstream file("/proc/self/clear_refs");
   file << "5";  // proc(5): resets the peak resident size
   file.close();

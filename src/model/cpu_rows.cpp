@@ -97,9 +97,11 @@ at::Tensor rope_cpu_rows(const at::Tensor& x, const RopeTable& table, std::int64
 
 at::Tensor swiglu_cpu_rows(const at::Tensor& gate_up) {
   const std::int64_t width = gate_up.size(-1) / 2;
-  at::Tensor out = at::empty({gate_up.size(0), width}, gate_up.options());
+  std::vector<std::int64_t> shape = gate_up.sizes().vec();
+  shape.back() = width;
+  at::Tensor out = at::empty(shape, gate_up.options());
   for_each_row(
-      gate_up.size(0), Rows(gate_up, 2 * width), Rows(out, width),
+      gate_up.numel() / (2 * width), Rows(gate_up, 2 * width), Rows(out, width),
       [&](const float* in, std::int64_t, float* product) { kernels::swiglu(in, width, product); });
   return out;
 }

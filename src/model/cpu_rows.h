@@ -21,7 +21,7 @@ at::Tensor norm_cpu_rows(const at::Tensor& x, const at::Tensor& weight, double e
 /// `apply_rope`: x [T, H, d].
 at::Tensor rope_cpu_rows(const at::Tensor& x, const RopeTable& table, std::int64_t num_rotated);
 
-/// `swiglu`: gate_up [T, 2 n] -> [T, n].
+/// `swiglu`: gate_up [..., 2 n] -> [..., n].
 at::Tensor swiglu_cpu_rows(const at::Tensor& gate_up);
 
 }  // namespace gsa::model

@@ -64,7 +64,6 @@ bool Linear::trains() const {
          });
 }
 
-/// weight + sum of scale * B A, in `dtype`.
 at::Tensor Linear::merged_weight(at::ScalarType dtype) const {
   std::vector<Lora> ordered = loras_;
   std::ranges::stable_sort(ordered, {}, &Lora::out_begin);

@@ -39,6 +39,8 @@ class Linear {
   /// This layer with its updates in the weight: a weight in the same dtype, or, packed, in the same
   /// types of blocks (q8_0 instead of K-quants). Shares the weight if there are no updates.
   Linear merged() const;
+  /// The weight with its updates as numbers: [out, in] in `dtype`.
+  at::Tensor merged_weight(at::ScalarType dtype) const;
 
   /// x [..., in] -> [..., out]. Differentiable in x, the weights and every update. Updates under
   /// training are added to the weight in their own dtype, which costs little beside many rows;
@@ -54,7 +56,6 @@ class Linear {
 
  private:
   bool trains() const;
-  at::Tensor merged_weight(at::ScalarType dtype) const;
   at::Tensor multiply(const at::Tensor& x) const;
 
   at::Tensor weight_;

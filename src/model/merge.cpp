@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -231,6 +232,28 @@ void save_merged(const Model& model, const fs::path& source, const fs::path& out
     fs::remove_all(partial, error);
     throw;
   }
+}
+
+MergeRounding merge_rounding(const Model& adapted, const Model& merged) {
+  const at::NoGradGuard no_grad;
+  double weights = 0, updates = 0, rounding = 0;
+  const auto add = [&](const Linear& exact, const Linear& rounded) {
+    if (exact.loras().empty()) return;
+    const auto sum_of_squares = [](const at::Tensor& x) { return x.square().sum().item<double>(); };
+    const at::Tensor wanted = exact.merged_weight(at::kFloat);
+    weights += sum_of_squares(wanted);
+    updates += sum_of_squares(wanted.sub(exact.base().merged_weight(at::kFloat)));
+    rounding += sum_of_squares(wanted.sub(rounded.merged_weight(at::kFloat)));
+  };
+  for (std::size_t i = 0; i < adapted.layers().size(); ++i) {
+    const Model::Layer &a = adapted.layers()[i], &b = merged.layers()[i];
+    add(a.qkv, b.qkv);
+    add(a.o, b.o);
+    add(a.gate_up, b.gate_up);
+    add(a.down, b.down);
+  }
+  const auto relative_to = [&](double x) { return x > 0 ? std::sqrt(rounding / x) : 0; };
+  return {relative_to(weights), relative_to(updates)};
 }
 
 fs::path gists_path(const fs::path& merged) {

@@ -66,9 +66,9 @@ def document(tmp_path):
 
 @pytest.fixture(scope="session")
 def make_adapter(gsa):
-    """Writes an adapter with random gist embeddings for a model."""
+    """Writes an adapter with random gist embeddings for a model, and updates of o_proj if it has a rank."""
 
-    def make(path, model, chunk_sizes="16", fingerprint=None):
+    def make(path, model, chunk_sizes="16", fingerprint=None, rank=0):
         import torch
         from safetensors.torch import save_file
 
@@ -78,13 +78,17 @@ def make_adapter(gsa):
             "format_version": "1",
             "base_fingerprint": fingerprint or info["fingerprint"],
             "chunk_sizes": chunk_sizes,
-            "lora_rank": "0",
-            "lora_alpha": "0",
-            "lora_targets": "",
+            "lora_rank": str(rank),
+            "lora_alpha": str(rank),
+            "lora_targets": "o_proj" if rank else "",
             "recipe": "random",
         }
         generator = torch.Generator().manual_seed(5)
-        save_file({"gist_embeddings": torch.randn(1, info["hidden"], generator=generator)}, path, metadata)
+        shapes = {"gist_embeddings": (1, info["hidden"])}
+        for layer in range(info["layers"] if rank else 0):
+            shapes[f"layers.{layer}.o_proj.lora_A"] = (rank, info["heads"] * info["head_dim"])
+            shapes[f"layers.{layer}.o_proj.lora_B"] = (info["hidden"], rank)
+        save_file({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}, path, metadata)
         return path
 
     return make

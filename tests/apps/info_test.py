@@ -38,6 +38,17 @@ def test_adapter_is_described(gsa, model, make_adapter, tmp_path):
     assert text.code == 0 and "16, 4-4" in text.out
 
 
+def test_rounding_of_an_adapter_in_quantised_weights_is_told(gsa, models, make_adapter, tmp_path):
+    quantised = models / "llama-q8" / "model.gguf"
+    adapter = make_adapter(tmp_path / "mine.safetensors", quantised, rank=2)
+    options = ["info", "--model", quantised, "--adapter", adapter]
+    rounding = gsa(*options, "--dtype", "file", "--json").json()["adapter"]["rounding"]
+    assert 0 < rounding["of_weights"] < 0.01  # of 8 bits
+    assert 0 < rounding["of_updates"] < 0.1  # the updates are as large as the weights
+    assert "rounds them by" in gsa(*options, "--dtype", "file").out
+    assert "rounding" not in gsa(*options, "--dtype", "f32", "--json").json()["adapter"]
+
+
 def test_quantisations_of_one_checkpoint_share_a_fingerprint(gsa, models):
     def fingerprint(name):
         return gsa("info", "--model", models / name / "model.gguf", "--json").json()["fingerprint"]

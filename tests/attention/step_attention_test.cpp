@@ -1,6 +1,7 @@
 #include "attention/step_attention.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
@@ -79,6 +80,36 @@ class Twins {
     ASSERT_EQ(store_.len(kRawLevel), raw_idx + 1);
   }
 
+  /// Runs several rows in a batch, with the step and without it, and compares.
+  void run_batch(std::int64_t num_rows) {
+    ASSERT_NE(step_, nullptr);
+    const std::int64_t raw_idx = store_.len(kRawLevel);
+    const auto batch_of = [&](Policy& policy, KvStore& store, ReadMeter& meter,
+                              StepAttention* steps) {
+      Batch batch{
+          at::zeros({num_rows}, at::kLong), at::arange(raw_idx, raw_idx + num_rows, at::kLong), {}};
+      batch.sequences.push_back(
+          {&layout_, &policy, &store, &meter, {{{kRawLevel, raw_idx, num_rows}, 0, true}}, steps});
+      return batch;
+    };
+    const Batch batch = batch_of(*policy_, store_, meter_, step_.get());
+    const Batch other = batch_of(*other_policy_, other_, other_meter_, nullptr);
+    BatchAttention attention(batch, shape_.scale()), composite(other, shape_.scale());
+    for (std::int64_t layer = 0; layer < kNumLayers; ++layer) {
+      const auto random = [&](std::int64_t num_heads) {
+        return at::randn({num_rows, num_heads, shape_.head_dim}).to(shape_.dtype);
+      };
+      const at::Tensor q = random(shape_.num_heads()), k = random(shape_.num_kv_heads),
+                       v = random(shape_.num_kv_heads);
+      const at::Tensor out = attention(layer, q, k, v), expected = composite(layer, q, k, v);
+      ASSERT_EQ(out.scalar_type(), expected.scalar_type());
+      ASSERT_LT(out.sub(expected).abs().max().item<double>(), tolerance(shape_.dtype))
+          << "layer " << layer << ", " << num_rows << " rows";
+      ASSERT_EQ(meter_.keys_read(), other_meter_.keys_read()) << "layer " << layer;
+    }
+    ASSERT_EQ(meter_.fraction(), other_meter_.fraction());
+  }
+
   /// Makes the suffix context, with gists.
   void fold(core::Rng& rng) {
     if (layout_.num_levels() == 0) return;
@@ -151,6 +182,12 @@ PolicySpec random_search(core::Rng& rng) {
       spec.budget.top_p = 0.05 + 0.9 * rng.uniform();
   }
   if (rng.below(2) == 0) spec.mode = PolicySpec::Mode::group;
+  if (rng.below(4) == 0) {
+    spec.name = "meanpool";
+    spec.layout = random_options(rng, 1);
+    spec.read = PolicySpec::Read::full;
+    return spec;
+  }
   if (rng.below(3) == 0) spec.gists = PolicySpec::Gists::all;
   if (rng.below(4) == 0) spec.gists = PolicySpec::Gists::hidden;
   if (rng.below(4) == 0) spec.read = PolicySpec::Read::full;
@@ -208,7 +245,8 @@ TEST(StepAttention, IsTheSameOnAThreadOrThree) {
   core::Rng rng(72);
   for (const int num_threads : {1, 3}) {
     at::set_num_threads(num_threads);
-    for (const char* spec : {"full", "gsa@4:ratio=8", "gsa@4-4:tokens=512", "gsa@4-2:mode=group"}) {
+    for (const char* spec : {"full", "gsa@4:ratio=8", "gsa@4-4:tokens=512", "gsa@4-2:mode=group",
+                             "meanpool@4:ratio=8"}) {
       Twins twins(PolicySpec::parse(spec), {3, 3, 64, at::kFloat},
                   {std::vector<std::uint8_t>(6000, 1)}, rng);
       for (int i = 0; i < 3; ++i) {
@@ -230,6 +268,7 @@ TEST(StepAttention, LeavesOthersToBatchAttention) {
   };
   EXPECT_TRUE(is_served("gsa@4", 64, at::kFloat));
   EXPECT_TRUE(is_served("full", 64, at::kBFloat16));
+  EXPECT_TRUE(is_served("meanpool@4", 64, at::kFloat, 0));
   EXPECT_FALSE(is_served("quest@4", 64, at::kFloat));
   EXPECT_FALSE(is_served("snapkv:tokens=8", 64, at::kFloat));
   EXPECT_FALSE(is_served("gsa@4", 20, at::kFloat));
@@ -242,7 +281,27 @@ TEST(StepAttention, RefusesARowThatDoesNotFollow) {
   const Layout layout(policy->spec().layout);
   KvStore store({kNumLayers, 2, 8, 0, at::kFloat});
   const auto step = StepAttention::make(*policy, store, layout, 4, 0.1);
-  EXPECT_ANY_THROW(step->begin(1, nullptr));
+  const std::vector<float> row(4 * 8);
+  std::vector<float> out(4 * 8);
+  step->begin(1, nullptr);
+  EXPECT_ANY_THROW(step->attend(0, row.data(), out.data())) << "it is not stored";
+  EXPECT_ANY_THROW((*step)(0, row.data(), row.data(), row.data(), out.data())) << "it is entry 0";
+}
+
+// The rows of a question, in one batch with and without the kernels for single rows.
+TEST(StepAttention, ServesSeveralRowsOfABatch) {
+  at::manual_seed(4);
+  core::Rng rng(73);
+  for (const char* spec : {"gsa@4", "gsa@4-2:mode=group", "gsa@3:tokens=9", "gsa@4:gists=all", "meanpool@4"}) {
+    const PolicySpec parsed = PolicySpec::parse(spec);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      Twins twins(parsed, {2, 3, 32, dtype}, {std::vector<std::uint8_t>(150, 1)}, rng);
+      for (const std::int64_t num_rows : {7, 1, 20}) {
+        twins.run_batch(num_rows);
+        if (HasFatalFailure()) FAIL() << spec << ", " << toString(dtype);
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -125,13 +128,23 @@ std::vector<float> to_floats(DataType type, const std::vector<std::byte>& stored
 /// Values are up to 2 in size. Results in bf16 are rounded by 2^-9, weights on some sets too.
 double tolerance(DataType type) { return type == DataType::bf16 ? 2e-2 : 1e-5; }
 
+void attend(const ContextShape& shape, const void* q, std::span<const KeyColumn> columns, void* out,
+            float* lse, Parallel& parallel, Isa isa) {
+  const std::int64_t bytes = context_scratch_bytes(shape, parallel.num_threads(), isa);
+  std::vector<std::byte> memory(bytes + 64);  // what was there before must not matter
+  std::fill(memory.begin(), memory.end(), std::byte{0xFF});
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+  context_attention(shape, q, columns, memory.data() + (64 - address % 64) % 64, out, lse, parallel,
+                    isa);
+}
+
 void expect_formula(core::Rng& rng, const ContextShape& shape, const std::vector<Column>& columns) {
   const std::int64_t num_heads = shape.num_kv_heads * shape.group, d = shape.head_dim;
   const std::int64_t num_rows = shape.num_queries * num_heads;
   const Values q = random_values(rng, shape.type, num_rows * d);
   std::vector<KeyColumn> views;
   for (const Column& column : columns)
-    views.push_back({column.arena.spans, column.begin.data(), column.end.data()});
+    views.push_back({column.arena.spans.data(), column.begin.data(), column.end.data()});
   std::vector<Expected> expected;
   for (std::int64_t row = 0; row < num_rows; ++row) {
     expected.push_back(attention_of(shape, columns, q.exact.data() + row * d, row / num_heads,
@@ -141,7 +154,7 @@ void expect_formula(core::Rng& rng, const ContextShape& shape, const std::vector
   for (const Isa isa : test::supported_isas()) {
     std::vector<std::byte> out(num_rows * d * core::block_bytes(shape.type), std::byte{0xFF});
     std::vector<float> lse(num_rows, std::numeric_limits<float>::quiet_NaN());
-    context_attention(shape, q.stored.data(), views, out.data(), lse.data(), parallel, isa);
+    attend(shape, q.stored.data(), views, out.data(), lse.data(), parallel, isa);
     const std::vector<float> values = to_floats(shape.type, out, num_rows * d);
     SCOPED_TRACE(std::string(isa_name(isa)) + ", " + std::string(data_type_name(shape.type)) +
                  ", head size " + std::to_string(d) + ", group " + std::to_string(shape.group) +
@@ -194,33 +207,105 @@ TEST(ContextAttention, TakesAnyNumberOfColumns) {
   }
 }
 
+TEST(ContextAttention, TakesLargeHeads) {
+  core::Rng rng(3);
+  for (const std::int64_t head_dim : {200, 256, 512}) {
+    for (const DataType type : {DataType::f32, DataType::bf16}) {
+      const ContextShape shape{type, 40, 1, 3, head_dim, 0.05F};
+      expect_formula(rng, shape, {random_column(rng, shape, Look::causal)});
+    }
+  }
+}
+
+/// One query of ones over keys and values whose first element is given.
+struct OneQuery {
+  static constexpr std::int64_t kDim = 64;
+  DataType type;
+  std::int64_t num_keys;
+  std::vector<std::byte> k, v, q;
+
+  OneQuery(DataType element, std::int64_t count)
+      : type(element), num_keys(count), k(bytes(count)), v(bytes(count)), q(bytes(1)) {
+    for (std::int64_t c = 0; c < kDim; ++c) put(q, c, 1);
+  }
+
+  std::int64_t bytes(std::int64_t rows) const { return rows * kDim * core::block_bytes(type); }
+  void put(std::vector<std::byte>& target, std::int64_t at, float value) const {
+    auto bits = std::bit_cast<std::uint32_t>(value);
+    if (type == DataType::bf16) bits >>= 16;
+    std::memcpy(target.data() + at * core::block_bytes(type), &bits, core::block_bytes(type));
+  }
+  void set_key(std::int64_t j, float key, float value) {
+    put(k, j * kDim, key);
+    put(v, j * kDim, value);
+  }
+
+  /// The first two elements of the result, and the logarithm.
+  std::array<float, 3> attend_to_all(Isa isa) const {
+    const KeySpan span{k.data(), v.data(), num_keys * kDim, kDim, 0, num_keys};
+    const std::int64_t begin = 0;
+    const KeyColumn column{&span, &begin, &num_keys};
+    Backwards parallel(2);
+    std::vector<std::byte> out(bytes(1));
+    float lse = 0;
+    attend({type, 1, 1, 1, kDim}, q.data(), {&column, 1}, out.data(), &lse, parallel, isa);
+    const std::vector<float> values = to_floats(type, out, kDim);
+    return {values[0], values[1], lse};
+  }
+};
+
 // A score far above the others in a later tile: what was summed before must shrink to nothing.
 TEST(ContextAttention, SurvivesScoresFarApart) {
-  constexpr std::int64_t kDim = 64, kNumKeys = 700;
-  std::vector<float> k(kNumKeys * kDim), v(kNumKeys * kDim), q(kDim, 1.0F);
-  for (std::int64_t j = 0; j < kNumKeys; ++j) {
-    k[j * kDim] = j == 600 ? 1000.0F : -1000.0F + static_cast<float>(j);
-    v[j * kDim] = static_cast<float>(j);
+  for (const DataType type : {DataType::f32, DataType::bf16}) {
+    OneQuery query(type, 700);
+    for (std::int64_t j = 0; j < 700; ++j)
+      query.set_key(j, j == 600 ? 1000.0F : -1000.0F + static_cast<float>(j / 8 * 8), 2);
+    query.set_key(600, 1000, 600);
+    for (const Isa isa : test::supported_isas()) {
+      const auto [first, second, lse] = query.attend_to_all(isa);
+      EXPECT_NEAR(first, 600, 1e-3) << isa_name(isa);
+      EXPECT_EQ(second, 0);
+      EXPECT_NEAR(lse, 1000, 1e-3);
+    }
   }
-  const KeySpan span{k.data(), v.data(), kNumKeys * kDim, kDim, 0, kNumKeys};
-  const std::int64_t begin = 0, end = kNumKeys;
-  const KeyColumn column{{&span, 1}, &begin, &end};
-  for (const Isa isa : test::supported_isas()) {
-    Backwards parallel(2);
-    std::vector<float> out(kDim), lse(1);
-    context_attention({DataType::f32, 1, 1, 1, kDim}, q.data(), {&column, 1}, out.data(),
-                      lse.data(), parallel, isa);
-    EXPECT_NEAR(out[0], 600, 1e-3) << isa_name(isa);
-    EXPECT_EQ(out[1], 0);
-    EXPECT_NEAR(lse[0], 1000, 1e-3);
+}
+
+// What is not a number must not turn into one.
+TEST(ContextAttention, KeepsNan) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const DataType type : {DataType::f32, DataType::bf16}) {
+    OneQuery bad_key(type, 300), bad_query(type, 300);
+    for (std::int64_t j = 0; j < 300; ++j) {
+      bad_key.set_key(j, j == 77 ? nan : 1, 1);
+      bad_query.set_key(j, 1, 1);
+    }
+    bad_query.put(bad_query.q, 5, nan);
+    for (const Isa isa : test::supported_isas()) {
+      for (const OneQuery* query : {&bad_key, &bad_query}) {
+        const auto [first, second, lse] = query->attend_to_all(isa);
+        EXPECT_TRUE(std::isnan(first)) << isa_name(isa) << ", " << data_type_name(type);
+        EXPECT_TRUE(std::isnan(lse)) << isa_name(isa);
+      }
+    }
   }
 }
 
 TEST(ContextAttention, OfNothingIsNothing) {
   for (const Isa isa : test::supported_isas()) {
     Backwards parallel(2);
-    context_attention({DataType::f32, 0, 2, 3, 64}, nullptr, {}, nullptr, nullptr, parallel, isa);
+    attend({DataType::f32, 0, 2, 3, 64}, nullptr, {}, nullptr, nullptr, parallel, isa);
   }
+}
+
+TEST(ContextAttention, RefusesShapesThatItDoesNotTake) {
+  Backwards parallel(1);
+  const auto refuses = [&](const ContextShape& shape) {
+    EXPECT_ANY_THROW(attend(shape, nullptr, {}, nullptr, nullptr, parallel, Isa::portable));
+  };
+  refuses({DataType::f16, 1, 1, 1, 64});
+  refuses({DataType::f32, 1, 1, 1, 12});
+  refuses({DataType::f32, 1, 1, 1, 520});
+  refuses({DataType::f32, 1, 1, 1, 64, 0.0F});
 }
 
 }  // namespace

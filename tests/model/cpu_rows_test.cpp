@@ -18,7 +18,7 @@ namespace {
 /// Of values of about 1, rounded once or twice to the type.
 double tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? 1e-5 : 2e-2; }
 
-constexpr std::int64_t kNumRows[] = {1, 3, 70};  // 70 rows are the work of several tasks
+constexpr std::int64_t kNumRows[] = {1, 3, 400};  // many are the work of several tasks
 
 class CpuRows : public testing::TestWithParam<at::ScalarType> {
  protected:

@@ -91,6 +91,22 @@ INSTANTIATE_TEST_SUITE_P(, Merge,
                            return name;
                          });
 
+TEST(MergeRounding, IsWhatTheBlocksRound) {
+  const auto source = source_of("llama-q8");
+  const auto packed = Model::load(source, {.dtype = at::kFloat, .form = MatrixForm::packed});
+  const auto exact = Model::load(source, {.dtype = at::kFloat});
+  const Adapter adapter = random_adapter(*packed);
+  const auto adapted = packed->with_adapter(adapter);
+  const MergeRounding rounding = merge_rounding(*adapted, *adapted->merged());
+  // 127 steps to the largest value of a block; the error of one is uniform.
+  EXPECT_GT(rounding.of_weights, 1e-3);
+  EXPECT_LT(rounding.of_weights, 2.5 / 127 / std::sqrt(12.0));
+  EXPECT_GT(rounding.of_updates, rounding.of_weights);
+  const auto adapted_exact = exact->with_adapter(adapter);
+  EXPECT_LT(merge_rounding(*adapted_exact, *adapted_exact->merged()).of_weights, 1e-6);
+  EXPECT_EQ(merge_rounding(*packed, *packed->merged()).of_weights, 0) << "without updates";
+}
+
 class MergeMark : public testing::TestWithParam<const char*> {
  protected:
   /// Writes a model and reads it again.

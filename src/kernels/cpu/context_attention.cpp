@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
-#include <new>
 
 #include "core/error.h"
 #include "kernels/cpu/context_kernels.h"
@@ -39,6 +37,7 @@ void check_shape(const ContextShape& shape) {
   }
   if (shape.type != core::DataType::f32 && shape.type != core::DataType::bf16)
     core::internal_error("[context_attention] keys in {}", core::data_type_name(shape.type));
+  if (!(shape.scale > 0)) core::internal_error("[context_attention] scale {}", shape.scale);
 }
 
 std::int64_t queries_per_block(const ContextShape& shape, int num_threads) {
@@ -48,22 +47,24 @@ std::int64_t queries_per_block(const ContextShape& shape, int num_threads) {
   return std::max<std::int64_t>(1, rows / shape.group);
 }
 
-/// Memory aligned to cache lines.
-struct AlignedDelete {
-  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
-};
-using AlignedBytes = std::unique_ptr<std::byte, AlignedDelete>;
-
-AlignedBytes aligned_bytes(std::int64_t count) {
-  return AlignedBytes(static_cast<std::byte*>(::operator new(count, std::align_val_t{64})));
+/// Scratch of one worker: a multiple of 64.
+std::int64_t worker_bytes(const ContextShape& shape, const ContextKernel& kernel,
+                          std::int64_t block_len) {
+  return (kernel.scratch_bytes(shape, block_len) + 63) / 64 * 64;
 }
 
 }  // namespace
 
 Isa context_isa() { return best_isa() == Isa::amx ? Isa::amx : decode_isa(); }
 
+std::int64_t context_scratch_bytes(const ContextShape& shape, int num_threads, Isa isa) {
+  check_shape(shape);
+  return num_threads *
+         worker_bytes(shape, kernel_for(shape, isa), queries_per_block(shape, num_threads));
+}
+
 void context_attention(const ContextShape& shape, const void* q, std::span<const KeyColumn> columns,
-                       void* out, float* lse, Parallel& parallel, Isa isa) {
+                       std::byte* scratch, void* out, float* lse, Parallel& parallel, Isa isa) {
   check_shape(shape);
   const ContextKernel& kernel = kernel_for(shape, isa);
   const int num_threads = parallel.num_threads();
@@ -73,8 +74,7 @@ void context_attention(const ContextShape& shape, const void* q, std::span<const
   const auto num_workers = static_cast<int>(std::min<std::int64_t>(num_threads, num_blocks));
   if (num_workers == 0) return;
 
-  const std::int64_t scratch_bytes = (kernel.scratch_bytes(shape, block_len) + 63) / 64 * 64;
-  const AlignedBytes scratch = aligned_bytes(num_workers * scratch_bytes);
+  const std::int64_t scratch_bytes = worker_bytes(shape, kernel, block_len);
   std::atomic<std::int64_t> num_taken = 0;
   parallel.run(num_workers, [&](int worker) {
     // From the back: later queries see more keys.
@@ -83,7 +83,7 @@ void context_attention(const ContextShape& shape, const void* q, std::span<const
       const std::int64_t first = part * block_len;
       kernel.attend({&shape, columns.data(), static_cast<int>(columns.size()),
                      i % shape.num_kv_heads, first, std::min(block_len, shape.num_queries - first),
-                     q, out, lse, scratch.get() + worker * scratch_bytes});
+                     q, out, lse, scratch + worker * scratch_bytes});
     }
   });
 }

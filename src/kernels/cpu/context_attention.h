@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -23,7 +24,7 @@ struct KeySpan {
 /// Entries of one arena and which of them every query sees: [begin, end), inside the spans. The
 /// columns of a query are disjoint.
 struct KeyColumn {
-  std::span<const KeySpan> spans;       ///< ascending
+  const KeySpan* spans = nullptr;       ///< ascending, as many as the ranges need
   const std::int64_t* begin = nullptr;  // [num_queries]
   const std::int64_t* end = nullptr;    // [num_queries]
 };
@@ -41,12 +42,20 @@ inline constexpr std::int64_t kMaxContextHeadDim = 512;
 /// The instruction set whose kernels are the fastest here.
 Isa context_isa();
 
+/// Bytes of `scratch` that `context_attention` needs, however many keys there are.
+std::int64_t context_scratch_bytes(const ContextShape& shape, int num_threads,
+                                   Isa isa = context_isa());
+
 /// out = softmax(scale * q k^T) v over the keys that the columns show, and the logarithm of the sum
-/// of exp(scale * score); 0 and -inf where a query sees none. Sums are in f32; with bf16 operands
-/// and an instruction set that multiplies them, weights are rounded to bf16.
+/// of exp(scale * score); 0 and -inf where a query sees none, NaN where a score is NaN. Sums are in
+/// f32; with bf16 operands and an instruction set that multiplies them, weights are rounded to
+/// bf16.
 ///   q, out  [num_queries, num_kv_heads * group, head_dim]
 ///   lse     [num_queries, num_kv_heads * group]
+///   scratch `context_scratch_bytes`, aligned to 64
+/// Internal error for a shape that it does not take.
 void context_attention(const ContextShape& shape, const void* q, std::span<const KeyColumn> columns,
-                       void* out, float* lse, Parallel& parallel, Isa isa = context_isa());
+                       std::byte* scratch, void* out, float* lse, Parallel& parallel,
+                       Isa isa = context_isa());
 
 }  // namespace gsa::kernels

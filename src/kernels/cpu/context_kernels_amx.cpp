@@ -108,6 +108,6 @@ void attend(const ContextBlock& block) {
 
 }  // namespace
 
-const ContextKernel context_amx{context_scratch_bytes<TileProducts>, attend};
+const ContextKernel context_amx{scratch_bytes_of<TileProducts>, attend};
 
 }  // namespace gsa::kernels

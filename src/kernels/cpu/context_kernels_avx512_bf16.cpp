@@ -1,4 +1,5 @@
 #include "kernels/cpu/context_pairs_avx512.h"
+#include "kernels/cpu/context_products_inline.h"
 
 namespace gsa::kernels {
 namespace {
@@ -29,6 +30,6 @@ void attend(const ContextBlock& block) { ContextTask<PairProducts, Brain>(block)
 
 }  // namespace
 
-const ContextKernel context_avx512_bf16{context_scratch_bytes<PairProducts>, attend};
+const ContextKernel context_avx512_bf16{scratch_bytes_of<PairProducts>, attend};
 
 }  // namespace gsa::kernels

@@ -110,7 +110,7 @@ class ContextTask {
         weights_(at<Word>(plan_.weights)) {}
 
   void run() {
-    begin();
+    load_rows();
     for (int i = 0; i < block_.num_columns; ++i) {
       const KeyColumn& column = block_.columns[i];
       const Bounds hull = hull_of(column);
@@ -142,7 +142,7 @@ class ContextTask {
   }
 
   /// Brings the rows into registers of words; rows behind the last repeat it.
-  void begin() {
+  void load_rows() {
     for (std::int64_t group = 0; group < plan_.num_groups; ++group) {
       for (std::int64_t word = 0; word < num_words_; word += kLanes) {
         const std::int64_t count = least(kLanes, num_words_ - word);
@@ -180,7 +180,7 @@ class ContextTask {
 
   void add_piece(const KeyColumn& column, std::int64_t begin, int count) {
     pieces_[num_pieces_++] = {&column, begin, num_keys_, count};
-    const KeySpan* span = column.spans.data();
+    const KeySpan* span = column.spans;
     for (std::int64_t entry = begin; entry < begin + count; ++entry, ++num_keys_) {
       while (entry >= span->begin + span->len) ++span;
       const std::int64_t offset =
@@ -221,6 +221,7 @@ class ContextTask {
         if (bounds.begin >= bounds.end) continue;
         hull = {least(hull.begin, bounds.begin), most(hull.end, bounds.end)};
       }
+      if (hull.begin >= hull.end) continue;
       for (std::int64_t step = (piece.offset + hull.begin) / kStep;
            step * kStep < piece.offset + hull.end; ++step) {
         const std::int64_t begin = step * kStep - piece.offset;
@@ -231,8 +232,8 @@ class ContextTask {
   }
 
   /// Calls visit(begin, end) for the runs of keys that are not hidden.
-  template <typename F2>
-  void for_each_run(F2 visit) const {
+  template <typename Visit>
+  void for_each_run(Visit visit) const {
     for (int step = 0; step < kNumSteps; ++step) {
       if (steps_[step] == Step::hidden) continue;
       const int first = step;
@@ -291,7 +292,7 @@ class ContextTask {
     for_each_run([&](int begin, int end) {
       for (int j = begin; j < end; j += kChains) {
         for (int i = 0; i < kChains; ++i)
-          peaks_of[i] = S::max(peaks_of[i], S::load(scores_ + (j + i) * kLanes));
+          peaks_of[i] = S::max(S::load(scores_ + (j + i) * kLanes), peaks_of[i]);
       }
     });
     const F peak = S::max(S::max(peaks_of[0], peaks_of[1]), S::max(peaks_of[2], peaks_of[3]));
@@ -336,7 +337,7 @@ class ContextTask {
     float shares[kLanes] = {};
     for (int lane = 0; lane < num_rows; ++lane) {
       const float peak = peaks_[first + lane], total = totals_[first + lane];
-      const bool sees_none = peak == kNoPeak;
+      const bool sees_none = peak == kNoPeak && total < 0.5F;  // and not NaN
       shares[lane] = sees_none ? 0 : 1 / total;
       const std::int64_t row = first + lane;
       block_.lse[offset_of(row) / d_] =
@@ -377,89 +378,8 @@ class ContextTask {
   int num_keys_ = 0, num_pieces_ = 0;
 };
 
-/// c[m, lanes] (+)= the sum over k of a[m * a_row + k * a_col] times b[k, lanes], for M rows.
-template <class P, int M>
-inline void multiply_rows(const typename P::Word* a, std::int64_t a_row, std::int64_t a_col,
-                          std::int64_t depth, const typename P::Word* b, float* c, bool adds) {
-  using S = typename P::S;
-  typename S::F sums[M];
-  for (int m = 0; m < M; ++m) sums[m] = adds ? S::load(c + m * S::kLanes) : S::set1(0);
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const auto words = P::load(b + k * S::kLanes);
-    for (int m = 0; m < M; ++m)
-      sums[m] = P::multiply_add(a + m * a_row + k * a_col, words, sums[m]);
-  }
-  for (int m = 0; m < M; ++m) S::store(c + m * S::kLanes, sums[m]);
-}
-
-/// Products by multiply-adds of a broadcast word and a register: what `P` of those adds are
-///   load          a register of words
-///   multiply_add  sum + word * register
 template <class P>
-struct ByBroadcast {
-  static constexpr int kRows = 8;  // enough sums in flight for the latency of a multiply-add
-
-  template <typename Word>
-  static void scores(const Word* keys, std::int64_t d, int begin, int end, const Word* rows,
-                     float* out) {
-    const std::int64_t depth = d / P::kPer;
-    for (int j = begin; j < end; j += kRows) {
-      multiply_rows<P, kRows>(keys + j * depth, depth, 1, depth, rows, out + j * P::S::kLanes,
-                              false);
-    }
-  }
-
-  template <typename Word>
-  static void add_values(const Word* values, std::int64_t d, int begin, int end,
-                         const Word* weights, float* sums) {
-    const std::int64_t first = begin / P::kPer, depth = (end - begin) / P::kPer;
-    for (std::int64_t c = 0; c < d; c += kRows) {
-      multiply_rows<P, kRows>(values + first * d + c, 1, d, depth, weights + first * P::S::kLanes,
-                              sums + c * P::S::kLanes, true);
-    }
-  }
-};
-
-/// Products in f32, whatever the type of the keys.
-template <class Floats>
-struct FloatProducts : ByBroadcast<FloatProducts<Floats>> {
-  using S = Floats;
-  using Word = float;
-  static constexpr int kPer = 1, kTileKeys = 64, kStep = 8;
-
-  template <typename T>
-  static typename S::F load_words(const T* x) {
-    return S::load(x);
-  }
-  template <typename T>
-  static typename S::F load_words_part(const T* x, std::int64_t count) {
-    return S::load_part(x, static_cast<int>(count));
-  }
-  static typename S::F load(const float* words) { return S::load(words); }
-  static typename S::F multiply_add(const float* word, typename S::F x, typename S::F sum) {
-    return S::fma(S::set1(*word), x, sum);
-  }
-  static void store_weights(const typename S::F* weights, float* out) { S::store(out, weights[0]); }
-
-  template <typename T>
-  static void pack_keys(const T* const* rows, int count, std::int64_t d, float* out) {
-    for (int j = 0; j < count; ++j) {
-      std::int64_t c = 0;
-      for (; c + S::kLanes <= d; c += S::kLanes) S::store(out + j * d + c, S::load(rows[j] + c));
-      if (c == d) continue;
-      float rest[S::kLanes];
-      S::store(rest, S::load_part(rows[j] + c, static_cast<int>(d - c)));
-      for (std::int64_t i = 0; c + i < d; ++i) out[j * d + c + i] = rest[i];
-    }
-  }
-  template <typename T>
-  static void pack_values(const T* const* rows, int count, std::int64_t d, float* out) {
-    pack_keys(rows, count, d, out);
-  }
-};
-
-template <class P>
-std::int64_t context_scratch_bytes(const ContextShape& shape, std::int64_t num_queries) {
+std::int64_t scratch_bytes_of(const ContextShape& shape, std::int64_t num_queries) {
   return ContextScratch<P>(shape, num_queries).end;
 }
 

@@ -5,7 +5,7 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/matrix.h"
 
-// Operations on single rows between the matrix products of a decode step: f32 in and out, on the
+// Operations on single rows between the matrix products of a layer: f32 in and out, on the
 // calling thread, one pass over data that lies in the first-level cache. Inputs may equal outputs.
 namespace gsa::kernels {
 
