@@ -43,7 +43,8 @@ Linear Linear::merged() const {
   const at::Tensor merged = merged_weight(at::kFloat);
   std::int64_t begin = 0;
   for (const kernels::MatrixView& part : packed_->parts()) {
-    const core::DataType type = core::can_quantize(part.type) ? part.type : core::DataType::q8_0;
+    const bool has_blocks = core::block_len(part.type) > 1;
+    const core::DataType type = has_blocks ? core::DataType::q8_0 : part.type;
     const at::Tensor rows = merged.narrow(0, begin, part.num_rows).contiguous();
     const std::int64_t num_bytes = core::data_bytes(type, rows.numel());
     const at::Tensor& bytes = blocks.emplace_back(at::empty({num_bytes}, at::kByte));

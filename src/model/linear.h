@@ -36,8 +36,8 @@ class Linear {
   void add_lora(Lora lora);
   /// This layer without updates.
   Linear base() const;
-  /// This layer with its updates in the weight: a weight in the same dtype, or, packed, in the same
-  /// types of blocks (q8_0 instead of K-quants). Shares the weight if there are no updates.
+  /// This layer with its updates in the weight, which keeps its dtype; blocks become Q8_0, since
+  /// fewer bits would round the updates away. Shares the weight if there are no updates.
   Linear merged() const;
   /// The weight with its updates as numbers: [out, in] in `dtype`.
   at::Tensor merged_weight(at::ScalarType dtype) const;

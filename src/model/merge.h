@@ -29,10 +29,9 @@ struct MergeOptions {
 void save_merged(const Model& model, const std::filesystem::path& source,
                  const std::filesystem::path& out, const MergeOptions& options);
 
-/// What `Model::merged` changes beside the updates themselves, since it rounds the weights to
-/// blocks again (of their own type, or Q8_0 in place of K-quants): root mean squares over all
-/// matrices with updates. Blocks are expanded to bf16 for the comparison, which is a part of it:
-/// 0.1 % of the weights.
+/// What `Model::merged` changes beside the updates themselves, since it rounds the weights of packed
+/// matrices to Q8_0: root mean squares over all matrices with updates. Blocks are expanded to bf16
+/// for the comparison, which is a part of it: 0.1 % of the weights.
 struct MergeRounding {
   double of_weights = 0;  ///< rounding, relative to the weights
   double of_updates = 0;  ///< rounding, relative to the updates
