@@ -16,6 +16,7 @@
 #include "attention/attend_grad.h"
 #include "attention/attend_parts.h"
 #include "attention/attend_ranges.h"
+#include "attention/vector_math.h"
 #include "core/error.h"
 
 // Partial results of a block are f32 [T, H_kv, r, d] with log-sum-exps [T, H_kv, r]; they merge at
@@ -222,6 +223,7 @@ void check_shapes(const at::Tensor& q, const KvArenas& arenas, const VisibleSet&
 Attended attend(const at::Tensor& q, const KvArenas& arenas, const VisibleSet& visible,
                 double scale) {
   check_shapes(q, arenas, visible);
+  prepare_vector_math();
   const bool needs_grad =
       at::GradMode::is_enabled() && (q.requires_grad() || arenas.requires_grad());
   if (needs_grad) return attend_with_grad(q, arenas, visible, scale, attend_blocks);

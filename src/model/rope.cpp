@@ -13,6 +13,7 @@
 #include <numbers>
 
 #include "attention/device_stream.h"
+#include "attention/vector_math.h"
 #include "kernels/cuda/row_ops.h"
 #include "model/cpu_rows.h"
 
@@ -103,6 +104,7 @@ at::Tensor rope_inv_freq(const ModelConfig& config) {
 
 RopeTable rope_table(const at::Tensor& positions, const at::Tensor& inv_freq,
                      double attention_factor) {
+  attention::prepare_vector_math();
   const at::Tensor angles = positions.to(at::kFloat).view({-1, 1, 1}) * inv_freq;  // [T, 1, d / 2]
   RopeTable table{angles.cos(), angles.sin()};
   if (attention_factor != 1) {

@@ -1,6 +1,7 @@
 #include "kernels/cpu/context_attention.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/error.h"
 #include "kernels/cpu/context_kernels.h"
@@ -74,10 +75,10 @@ void context_attention(const ContextShape& shape, const void* q, std::span<const
   if (num_workers == 0) return;
 
   const std::int64_t scratch_bytes = worker_bytes(shape, kernel, block_len);
+  std::atomic<std::int64_t> num_taken = 0;
   parallel.run(num_workers, [&](int worker) {
-    // From the back: later queries see more keys. Each worker has its own blocks: what it finds in
-    // its scratch is then the same in every run.
-    for (std::int64_t i = worker; i < num_blocks; i += num_workers) {
+    // From the back: later queries see more keys.
+    for (std::int64_t i = num_taken++; i < num_blocks; i = num_taken++) {
       const std::int64_t part = num_parts - 1 - i / shape.num_kv_heads;
       const std::int64_t first = part * block_len;
       kernel.attend({&shape, columns.data(), static_cast<int>(columns.size()),
