@@ -5,11 +5,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 #include <filesystem>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "command.h"
@@ -201,27 +204,56 @@ class Evaluation {
     return options;
   }
 
-  /// Budgets of matched policies: those kept beside the records, or measured now.
+  /// Budgets of matched policies: those kept beside the records, or measured now. Several processes
+  /// share the tasks.
   std::vector<eval::Matched> find_budgets(const eval::AnswerOptions& options,
                                           const std::string& name, const Interrupt::Work& work) {
     if (targets_.empty()) return {};
-    const std::string kept = args_.records.empty() ? "" : args_.records + ".budgets.json";
-    std::vector<eval::Matched> matched;
-    if (auto found = kept.empty() ? std::nullopt : eval::read_matched(name, kept)) {
-      matched = std::move(*found);
-    } else {
-      progress_.begin("budgets", "tasks");
-      for (const eval::Task& task : tasks_.calibration) {
-        auto some = eval::calibrate(task, targets_, entrants_, options);
+    const std::int64_t num_tasks = std::ssize(tasks_.calibration);
+    std::vector<std::optional<std::vector<eval::Matched>>> found(tasks_.calibration.size());
+    progress_.begin("budgets", "tasks");
+    for (std::int64_t i = launch_.rank; i < num_tasks; i += launch_.size) {
+      found[i] = eval::read_matched(name, budgets_file(i));
+      if (!found[i]) {
+        found[i] = eval::calibrate(tasks_.calibration[i], targets_, entrants_, options);
         work.check();
-        matched.insert(matched.end(), some.begin(), some.end());
-        progress_.update(std::ssize(matched), std::ssize(some) * std::ssize(tasks_.calibration));
+        if (!args_.records.empty()) eval::write_matched(*found[i], name, budgets_file(i));
       }
-      progress_.end();
-      if (!kept.empty()) eval::write_matched(matched, name, kept);
+      progress_.update(std::min(num_tasks, i + launch_.size), num_tasks);
     }
+    std::vector<eval::Matched> matched;
+    for (std::int64_t i = 0; i < num_tasks; ++i) {
+      if (!found[i]) found[i] = wait_for_budgets(name, i, work);
+      std::ranges::move(*found[i], std::back_inserter(matched));
+    }
+    progress_.end();
     eval::set_budgets(matched, entrants_);
     return matched;
+  }
+
+  /// Empty without a file of records.
+  std::string budgets_file(std::int64_t task_idx) const {
+    return args_.records.empty() ? "" : fmt::format("{}.budgets{}.json", args_.records, task_idx);
+  }
+
+  /// Budgets of a task that another process measures.
+  std::vector<eval::Matched> wait_for_budgets(const std::string& name, std::int64_t task_idx,
+                                              const Interrupt::Work& work) const {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::minutes patience{30};
+    constexpr std::chrono::milliseconds poll_interval{200};
+    const auto begin = Clock::now();
+    while (true) {
+      if (auto found = eval::read_matched(name, budgets_file(task_idx))) return *std::move(found);
+      work.check();
+      if (Clock::now() - begin > patience) {
+        core::resource_error(
+            "eval: no other process wrote {} in {} minutes: start again, with a launcher or "
+            "without",
+            budgets_file(task_idx), patience.count());
+      }
+      std::this_thread::sleep_for(poll_interval);
+    }
   }
 
   std::vector<eval::TaskDiagnosis> diagnose(const eval::AnswerOptions& options) {

@@ -314,8 +314,21 @@ def test_policies_are_held_to_one_budget(gsa, arguments, task, tmp_path):
         assert len(read) + len(table["unmatched"]) == 4 + (table["target"] == "gist-only@4")
     against = {row["policy"] for row in result["comparisons"]}
     assert "full" in against and all(row["baseline"] == "gist-only@4" for row in result["comparisons"])
-    assert (tmp_path / "records.jsonl.budgets.json").exists()
+    assert (tmp_path / "records.jsonl.budgets0.json").exists()
     assert gsa(*command).json() == result
+
+
+def test_processes_share_the_search_for_budgets(gsa, arguments, task, tmp_path):
+    task.write_text(to_lines(items(6, documents=[FOX * 14])))
+    other = tmp_path / "other.jsonl"
+    other.write_text(to_lines(items(6, documents=[FOX * 10])))
+    options = ("--tasks", f"{task},{other}", "--match", "0.6", "--calibration-items", 3, "--json")
+    command = arguments(*options, "--records", tmp_path / "records.jsonl", policies="full,streaming,snapkv")
+    ranks = [start(command, {"RANK": str(rank), "WORLD_SIZE": "3"}) for rank in range(3)]
+    outputs = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0, 0], outputs
+    assert json.loads(outputs[0][0]) == gsa(*arguments(*options, policies="full,streaming,snapkv")).json()
+    assert len(list(tmp_path.glob("records.jsonl.budgets*.json"))) == 2
 
 
 def test_every_row_states_its_conditions(gsa, arguments, model, task, tmp_path, make_adapter):
