@@ -13,7 +13,7 @@ OUT receives
 
     qa_train.jsonl    {question, answers, passages, distractors, source}: for `prepare ft`
     val_books.jsonl   {text}: 80,000 characters from a quarter into each book, for `prepare cpt`
-    squad_long.jsonl, hotpotqa.jsonl, passkey_4k.jsonl
+    hotpotqa.jsonl, squad_long.jsonl, passkey_4k.jsonl, squad_8k.jsonl, passkey_8k.jsonl
                       {_id, dataset, input, documents, answers, length}: evaluation sets
 
 A passage is a text, or its title, a line feed and the text. Nothing that SQuAD's or HotpotQA's
@@ -39,11 +39,11 @@ OPENING = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     "<|im_end|>\n<|im_start|>user\nAnswer the questions using the passages. Give a short answer.\n"
 )
-MAX_CONTEXT = 3500  # tokens
-ENOUGH_CONTEXT = 3350
+HOTPOTQA_CONTEXT = 3500  # tokens at most
+SQUAD_CONTEXTS = {"squad_long": (3350, 3500), "squad_8k": (7400, 7600)}  # enough tokens, and at most
+PASSKEY_CONTEXTS = {"passkey_4k": 3900, "passkey_8k": 7600}
 MAX_QUESTION = 40
 NUM_QUESTIONS = 300
-PASSKEY_CONTEXT = 3900
 NUM_PASSKEYS = 100
 BOOK_CHARS = 80_000
 
@@ -203,7 +203,7 @@ def hotpotqa_set(questions, tokens, rng):
     for record in short:
         documents = [passage(doc["title"], doc["text"]) for doc in record["documents"]]
         length = tokens.opening + sum(map(tokens.count_passage, documents))
-        if length <= MAX_CONTEXT:
+        if length <= HOTPOTQA_CONTEXT:
             chosen.append(
                 evaluation_record(
                     "hotpotqa", len(chosen), record["question"], documents, record["answers"], length
@@ -214,8 +214,9 @@ def hotpotqa_set(questions, tokens, rng):
     return chosen
 
 
-def squad_long_set(records, tokens, rng):
+def squad_set(name, records, tokens, rng):
     """Questions whose paragraph stands among others: some of the same article, none with an answer."""
+    enough, most = SQUAD_CONTEXTS[name]
     paragraphs = sorted({(r["title"], r["context"].strip()) for r in records})
     by_title = {}
     for title, text in paragraphs:
@@ -240,18 +241,18 @@ def squad_long_set(records, tokens, rng):
         documents, length = [], tokens.opening + tokens.count_passage(gold)
         for text in near[:6] + far:
             size = tokens.count_passage(text)
-            if length + size > MAX_CONTEXT:
+            if length + size > most:
                 continue
             documents.append(text)
             length += size
-            if length > ENOUGH_CONTEXT:
+            if length > enough:
                 break
         documents.append(gold)
         order = list(range(len(documents)))
         rng.shuffle(order)
         chosen.append(
             evaluation_record(
-                "squad_long",
+                name,
                 len(chosen),
                 record["question"],
                 [documents[i] for i in order],
@@ -262,16 +263,17 @@ def squad_long_set(records, tokens, rng):
     return chosen
 
 
-def passkey_set(essays, tokens, rng):
+def passkey_set(name, essays, tokens, rng):
     """A number hidden at growing depth in a stretch of essays, behind the end of a sentence."""
+    num_tokens = PASSKEY_CONTEXTS[name]
     ids = [token for essay in essays for token in tokens.ids(essay["text"])]
     decode = tokens.tokenizer.decode
     ends = {tokens.tokenizer.token_to_id(mark) for mark in (".", "?")}
     chosen = []
     for i in range(NUM_PASSKEYS):
         key = "".join(rng.choice("0123456789") for _ in range(5))
-        begin = rng.randrange(0, len(ids) - PASSKEY_CONTEXT - 10)
-        body = ids[begin : begin + PASSKEY_CONTEXT - 60 - tokens.opening]
+        begin = rng.randrange(0, len(ids) - num_tokens - 10)
+        body = ids[begin : begin + num_tokens - 60 - tokens.opening]
         depth = int((i + 0.5) / NUM_PASSKEYS * (len(body) - 20))
         stops = (j for j in range(depth, min(depth + 200, len(body))) if body[j - 1] in ends)
         depth = next(stops, depth)
@@ -279,7 +281,7 @@ def passkey_set(essays, tokens, rng):
         text = decode(body[:depth]) + needle + decode(body[depth:])
         chosen.append(
             evaluation_record(
-                "passkey_4k",
+                name,
                 i,
                 "What is the pass key mentioned in the text?",
                 [text],
@@ -309,10 +311,12 @@ def main():
     rng = random.Random(1)  # one for all sets, in this order
     hotpotqa = hotpotqa_set(list(read_records(qa, "hotpotqa_dev")), tokens, rng)
     write_records(args.out, "hotpotqa", hotpotqa)
-    squad = squad_long_set(list(read_records(qa, "squad_v1.1_dev")), tokens, rng)
-    write_records(args.out, "squad_long", squad)
-    essays = read_records(os.path.join(args.data, "retrieval"), "paul_graham_essays")
-    write_records(args.out, "passkey_4k", passkey_set(list(essays), tokens, rng))
+    squad = list(read_records(qa, "squad_v1.1_dev"))
+    essays = list(read_records(os.path.join(args.data, "retrieval"), "paul_graham_essays"))
+    write_records(args.out, "squad_long", squad_set("squad_long", squad, tokens, rng))
+    write_records(args.out, "passkey_4k", passkey_set("passkey_4k", essays, tokens, rng))
+    write_records(args.out, "squad_8k", squad_set("squad_8k", squad, tokens, rng))
+    write_records(args.out, "passkey_8k", passkey_set("passkey_8k", essays, tokens, rng))
 
 
 if __name__ == "__main__":
