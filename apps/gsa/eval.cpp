@@ -47,21 +47,28 @@ std::string digest_of(std::string_view bytes) {
   return digest.finish();
 }
 
-/// Splits a task's items: the first ones for budgets, then as many as are to be scored.
+/// Splits a task's items: some for budgets, spread evenly, as generated tasks go by length; of the
+/// others as many as are to be scored.
 void split_items(eval::Task task, const EvalArgs& args, TaskSet& tasks) {
   if (!args.match.empty()) {
-    const auto num_items = static_cast<std::size_t>(args.calibration_items);
-    if (task.items.size() <= num_items) {
+    const auto num_items = static_cast<std::int64_t>(task.items.size());
+    const std::int64_t num_set_apart = args.calibration_items;
+    if (num_items <= num_set_apart) {
       core::input_error(
           "eval: task {} has {} items, {} of them to set budgets on, which leaves none to score: "
           "lower --calibration-items",
-          task.name, task.items.size(), num_items);
+          task.name, num_items, num_set_apart);
     }
-    eval::Task calibration{task.name, task.format, {}};
-    const auto end = task.items.begin() + args.calibration_items;
-    calibration.items.assign(task.items.begin(), end);
-    task.items.erase(task.items.begin(), end);
+    eval::Task calibration{task.name, task.format, {}}, scored{task.name, task.format, {}};
+    std::int64_t num_found = 0;
+    for (std::int64_t i = 0; i < num_items; ++i) {
+      // The middle of each of `num_set_apart` equal stretches.
+      const bool is_set_apart = i == (2 * num_found + 1) * num_items / (2 * num_set_apart);
+      num_found += is_set_apart;
+      (is_set_apart ? calibration : scored).items.push_back(std::move(task.items[i]));
+    }
     tasks.calibration.push_back(std::move(calibration));
+    task = std::move(scored);
   }
   if (args.limit > 0 && std::ssize(task.items) > args.limit)
     task.items.resize(static_cast<std::size_t>(args.limit));

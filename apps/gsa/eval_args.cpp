@@ -22,7 +22,7 @@ A task is a JSON Lines file in the schema of LongBench, a question per line, per
 Equal budgets: --match takes shares of the keys that full attention reads (0.12) and policies (gsa@16).
 Every policy that takes the key tokens, has no budget of its own and is no target itself then runs
 once per target, with the budget that lets it read as much, as POLICY:match=TARGET. Budgets are set on
-the first --calibration-items of each task, which are not scored. Items that are shorter than a
+as many items of each task as --calibration-items says, spread over it and not scored. Items that are shorter than a
 policy's floor are counted and left out of the tables of equal budget.
 
 Several processes share the items: start with torchrun or mpirun, or set RANK, WORLD_SIZE and
@@ -79,7 +79,7 @@ void add_eval_options(CLI::App& app, EvalArgs& args) {
                  "let policies without a budget of their own read as much: shares of the keys or "
                  "policies, separated by commas");
   app.add_option("--calibration-items", args.calibration_items,
-                 "with --match: first items of every task, to set budgets on; they are not scored")
+                 "with --match: items of every task to set budgets on; they are not scored")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
   app.add_option("--baseline", args.baseline,
