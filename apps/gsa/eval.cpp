@@ -168,12 +168,15 @@ class Evaluation {
     eval::RunOptions options = run_options(work);
     const auto matched = find_budgets(options.answer, options.run_name, work);
     progress_.begin("eval", "items");
-    auto result = eval::run_tasks(tasks_.scored, entrants_, options);
+    auto result = args_.only_finished ? eval::finished_items(tasks_.scored, entrants_, options)
+                                      : eval::run_tasks(tasks_.scored, entrants_, options);
     work.check();
     if (launch_.size > 1 && launch_.rank == 0)
       result = eval::collect(tasks_.scored, entrants_, options);
     progress_.end();
     work.check();
+    if (result.records.empty() && args_.only_finished)
+      core::input_error("eval: {} holds no item that all policies have answered", args_.records);
     result.failures.insert(result.failures.begin(), tasks_.failures.begin(), tasks_.failures.end());
     if (launch_.rank == 0) {
       auto findings = eval::find(result, matched, baseline_);
@@ -221,6 +224,8 @@ class Evaluation {
     progress_.begin("budgets", "tasks");
     for (std::int64_t i = launch_.rank; i < num_tasks; i += launch_.size) {
       found[i] = eval::read_matched(name, budgets_file(i));
+      if (!found[i] && args_.only_finished)
+        core::input_error("eval: {} is missing: the run has yet to set budgets", budgets_file(i));
       if (!found[i]) {
         found[i] = eval::calibrate(tasks_.calibration[i], targets_, entrants_, options);
         work.check();
@@ -310,6 +315,8 @@ void check_args(const EvalArgs& args, const train::Launch& launch) {
   args.generate.sampling.validate();
   for (const std::string& path : args.reports) eval::report_format(path);
   for (const std::string& spec : eval::split_task_list(args.tasks)) eval::check_task(spec);
+  if (args.only_finished && (args.records.empty() || launch.size > 1))
+    core::input_error("eval: --finished is for one process and needs --records");
   if (launch.size > 1 && args.records.empty()) {
     core::input_error(
         "eval: {} processes share the items: give --records, where they put their answers together",

@@ -56,6 +56,9 @@ void add_run_options(CLI::App& app, EvalArgs& args) {
                  "(default: what the model was trained for)")
       ->check(CLI::Range(std::int64_t{64}, std::int64_t{10'000'000}))
       ->group(group);
+  app.add_flag("--finished", args.only_finished,
+               "answer nothing: report the items that --records holds for all policies")
+      ->group(group);
   app.add_flag("--keep-going", args.keeps_going,
                "skip items that fail and lines that are no item, name them, exit with 1")
       ->group(group);

@@ -31,6 +31,7 @@ struct EvalArgs {
   std::string records;
   std::vector<std::string> reports;
   bool keeps_going = false;
+  bool only_finished = false;
   bool lists = false;
   bool is_json = false;
   bool is_quiet = false;

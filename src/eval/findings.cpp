@@ -1,6 +1,7 @@
 #include "eval/findings.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -68,20 +69,26 @@ std::int64_t count_left_out(const Findings& findings, const std::string& task,
 std::vector<std::string> notes_of(const Findings& findings) {
   std::vector<std::string> notes;
   for (const EqualBudget& table : findings.equal_budgets) {
-    std::string note = fmt::format("{}: ", table.task);
+    double least = table.wanted, most = table.wanted;
     for (const EqualBudget::Row& row : table.rows) {
-      note += fmt::format("{} reads {:.1f} % of the keys, ", row.policy, 100 * row.fraction_read);
+      least = std::min(least, row.fraction_read);
+      most = std::max(most, row.fraction_read);
     }
-    note += fmt::format(
-        "on {} items; budgets were set on other items to read as much as {} ({:.1f} %), {} items "
-        "shorter than a policy's floor are left out.",
-        table.num_items, table.target, 100 * table.wanted, table.left_out.size());
-    notes.push_back(std::move(note));
-    for (const Matched& one : table.unmatched) {
-      notes.push_back(fmt::format(
-          "{}: {} sits out: no budget lets it read {:.1f} % of the keys, the nearest is {:.1f} %.",
-          one.task, one.entrant, 100 * one.wanted, 100 * one.measured));
+    std::string note = fmt::format(
+        "{}, as much as {}: budgets were set on other items to read {:.1f} % of the keys; on {} "
+        "items policies read {:.1f} to {:.1f} %",
+        table.task, table.target, 100 * table.wanted, table.num_items, 100 * least, 100 * most);
+    if (!table.left_out.empty()) {
+      note += fmt::format("; {} items shorter than a policy's floor are left out",
+                          table.left_out.size());
     }
+    std::vector<std::string> nearest;
+    for (const Matched& one : table.unmatched)
+      nearest.push_back(fmt::format("{} ({:.1f} %)", one.entrant, 100 * one.measured));
+    if (!nearest.empty())
+      note +=
+          fmt::format("; out, as none of their budgets comes near: {}", fmt::join(nearest, ", "));
+    notes.push_back(note + ".");
   }
   if (!findings.failures.empty()) {
     notes.push_back(fmt::format("{} items were skipped because of errors, the first: {}",

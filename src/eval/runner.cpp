@@ -198,13 +198,14 @@ class Run {
   std::exception_ptr error_;
 };
 
-/// What the records file holds of a run; `num_done` counts items that are finished or failed.
+/// The items that the records file holds whole, and failures; `num_done` counts both.
 RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
                  const RecordsFile& file, std::int64_t& num_done) {
   RunResult result;
   num_done = 0;
   for (const Place& place : all_places(tasks)) {
     const std::string& task = place.task->name;
+    const std::size_t num_before = result.records.size();
     bool is_whole = true;
     for (const Entrant& entrant : entrants) {
       if (!entrant.plays(task)) continue;
@@ -212,6 +213,7 @@ RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
       if (record != nullptr) result.records.push_back(*record);
       is_whole &= record != nullptr;
     }
+    if (!is_whole) result.records.resize(num_before);
     const Failure* failure = is_whole ? nullptr : file.find_failure(task, place.item->id);
     if (failure != nullptr) result.failures.push_back(*failure);
     num_done += is_whole || failure != nullptr;
@@ -225,6 +227,16 @@ RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entran
                     const RunOptions& options) {
   if (tasks.empty() || entrants.empty()) return {};
   return Run(tasks, entrants, options).run();
+}
+
+RunResult finished_items(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                         const RunOptions& options) {
+  const RecordsFile file(options.records_file, options.run_name, options.share.rank,
+                         options.share.size, RecordsFile::Purpose::collect);
+  std::int64_t num_done = 0;
+  RunResult result = gather(tasks, entrants, file, num_done);
+  if (options.on_item) options.on_item(num_done, std::ssize(all_places(tasks)));
+  return result;
 }
 
 RunResult collect(std::span<const Task> tasks, std::span<const Entrant> entrants,

@@ -60,4 +60,9 @@ RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entran
 RunResult collect(std::span<const Task> tasks, std::span<const Entrant> entrants,
                   const RunOptions& options);
 
+/// What the records file holds by now, of whichever processes, while nothing is answered: items
+/// that some entrant has yet to answer are left out.
+RunResult finished_items(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                         const RunOptions& options);
+
 }  // namespace gsa::eval

@@ -95,8 +95,7 @@ Outcome Trainer::run(const std::stop_token& stop, const Report& report,
     log_.emplace(options_.out / "log.jsonl", state_.step);
   }
   begin_ = now() - state_.seconds;
-  last_save_ = last_settle_ = state_.seconds;
-  settled_tokens_ = state_.num_tokens;
+  last_save_ = last_step_ = state_.seconds;
   const std::int64_t num_steps = options_.schedule.num_steps;
   Loader loader(sampler_, model_.base()->tokenizer().word_starts(), options_.rows,
                 model_.base()->device(), state_.step, num_steps, options_.num_loader_threads);
@@ -150,18 +149,27 @@ bool Trainer::step(Loader& loader, bool wants_stop) {
   state_.next_row = state_.step * options_.rows.rows_per_step;
   state_.num_tokens += static_cast<std::int64_t>(sums[1]);
   state_.num_raw += static_cast<std::int64_t>(sums[2]);
-  keep_for_later(loss, norm, factor * options_.optimizer.lr, static_cast<std::int64_t>(sums[0]));
+  StepRecord record;
+  record.step = state_.step;
+  record.lr = factor * options_.optimizer.lr;
+  record.step_tokens = static_cast<std::int64_t>(sums[1]);
+  record.num_tokens = state_.num_tokens;
+  record.num_raw = state_.num_raw;
+  record.num_labels = static_cast<std::int64_t>(sums[0]);
+  keep_for_later(loss, norm, record);
   return sums[3] > 0;
 }
 
-void Trainer::keep_for_later(const at::Tensor& loss, const at::Tensor& norm, double lr,
-                             std::int64_t num_labels) {
+void Trainer::keep_for_later(const at::Tensor& loss, const at::Tensor& norm, StepRecord record) {
+  // The clock is read where the step was handed to the device, at the same point of every step: the
+  // wait for its result falls into the next one.
+  read_clock();
+  record.seconds = state_.seconds;
+  record.tokens_per_second =
+      static_cast<double>(record.step_tokens) / std::max(1e-9, record.seconds - last_step_);
+  last_step_ = record.seconds;
   Pending pending;
-  pending.record.step = state_.step;
-  pending.record.lr = lr;
-  pending.record.num_tokens = state_.num_tokens;
-  pending.record.num_raw = state_.num_raw;
-  pending.record.num_labels = num_labels;
+  pending.record = record;
   pending.first_row = state_.next_row - options_.rows.rows_per_step;
   const at::Tensor values = at::stack({loss, norm});
   const at::Device device = values.device();
@@ -178,16 +186,9 @@ void Trainer::settle(const Report& report) {
   Pending pending = std::move(pending_.front());
   pending_.erase(pending_.begin());
   if (pending.is_there) pending.is_there->synchronize();
-  read_clock();
   StepRecord& record = pending.record;
   record.loss = pending.values.data_ptr<float>()[0];
   record.grad_norm = pending.values.data_ptr<float>()[1];
-  record.seconds = state_.seconds;
-  record.tokens_per_second = static_cast<double>(record.num_tokens - settled_tokens_) /
-                             std::max(1e-9, record.seconds - last_settle_);
-  record.step_tokens = record.num_tokens - settled_tokens_;
-  last_settle_ = record.seconds;
-  settled_tokens_ = record.num_tokens;
   const bool is_finite = std::isfinite(record.loss) && std::isfinite(record.grad_norm);
   const bool is_spike = state_.mean_loss > 0 && record.loss > state_.mean_loss + options_.max_spike;
   if (!is_finite || is_spike) {

@@ -76,8 +76,7 @@ class Trainer {
   };
 
   bool step(Loader& loader, bool wants_stop);
-  void keep_for_later(const at::Tensor& loss, const at::Tensor& norm, double lr,
-                      std::int64_t num_labels);
+  void keep_for_later(const at::Tensor& loss, const at::Tensor& norm, StepRecord record);
   void settle(const Report& report);
   void read_clock();
   void evaluate(const EvalReport& report);
@@ -98,9 +97,8 @@ class Trainer {
   std::int64_t scored_step_ = -1;  // of `scores_`
   double begin_ = 0;               // when the run would have begun had it never paused
   std::optional<TrainLog> log_;
-  std::vector<Pending> pending_;            // at most two
-  double last_save_ = 0, last_settle_ = 0;  // in seconds of the run
-  std::int64_t settled_tokens_ = 0;
+  std::vector<Pending> pending_;          // at most two
+  double last_save_ = 0, last_step_ = 0;  // in seconds of the run
 };
 
 }  // namespace gsa::train

@@ -232,6 +232,8 @@ def test_processes_share_the_items(gsa, arguments, task, tmp_path):
     assert records.read_text().count("\n") == 1 + 13 * len(POLICIES)
     assert list(tmp_path.glob("records.jsonl.rank*")) == []
     assert "--records" in gsa(*arguments("--tasks", task), env={"RANK": "0", "WORLD_SIZE": "2"}).error_line()
+    assert "--records" in gsa(*arguments("--tasks", task, "--finished")).error_line()
+    assert "none.jsonl" in gsa(*arguments("--tasks", task, "--finished", "--records", tmp_path / "none.jsonl")).error_line()
 
 
 def test_a_single_process_does_what_a_lost_one_left(gsa, arguments, task, tmp_path):
@@ -239,6 +241,8 @@ def test_a_single_process_does_what_a_lost_one_left(gsa, arguments, task, tmp_pa
     command = arguments("--tasks", task, "--records", records, "--json")
     done = gsa(*command, env={"RANK": "1", "WORLD_SIZE": "2"})  # process 0 never comes
     assert done.code == 0 and done.out == "" and (tmp_path / "records.jsonl.rank1").exists()
+    so_far = gsa(*command, "--finished").json()
+    assert [row["n"] for row in so_far["results"]] == [2] * len(POLICIES) and not records.exists()
     assert gsa(*command).json() == gsa(*arguments("--tasks", task, "--json")).json()
     assert records.read_text().count("\n") == 1 + 3 * len(POLICIES), "items 0, 2 and 4 were missing"
 
