@@ -67,6 +67,7 @@ void refuse_options(const CLI::App& app, const std::string& task) {
   const std::initializer_list<Owned> all = {{"--context", {"prefill", "decode", "train"}},
                                             {"--tokens", {"prefill", "decode"}},
                                             {"--store", {"decode"}},
+                                            {"--cold", {"decode"}},
                                             {"--segment", {"prefill", "decode", "eval"}},
                                             {"--adapter", {"prefill", "decode", "eval"}},
                                             {"--batch-tokens", {"train"}},
@@ -190,6 +191,9 @@ Command add_bench(CLI::App& app) {
                  "model's window")
       ->check(CLI::IsMember({"auto", "read", "random"}))
       ->capture_default_str();
+  app.add_flag(
+      "--cold", args->infer.is_cold,
+      "decode: empty the caches before every token, so that all comes from memory; takes 1 GiB");
   app.add_option("--segment", args->infer.segment_len,
                  "prefill, decode, eval: tokens read per step")
       ->check(CLI::PositiveNumber)

@@ -27,6 +27,7 @@
 namespace gsa::apps {
 namespace {
 
+using Clock = std::chrono::steady_clock;
 using Task = BenchInferArgs::Task;
 using Store = BenchInferArgs::Store;
 
@@ -74,7 +75,9 @@ class BenchInfer {
         runs_(std::move(runs)),
         work_(work),
         rng_(args.seed),
-        progress_(!args.is_quiet) {}
+        progress_(!args.is_quiet) {
+    if (args.is_cold) large_array_ = make_large_array(runs_[0].model->device());
+  }
 
   std::vector<InferTimes> run() {
     std::vector<InferTimes> results;
@@ -213,17 +216,23 @@ class BenchInfer {
   }
 
   /// Milliseconds per token, greedily. Generates until enough tokens were timed: after random
-  /// tokens a model may end its turn early.
+  /// tokens a model may end its turn early. Emptying the caches is taken off the time.
   double decode(engine::Session& session, InferTimes& result) {
     progress_.begin(fmt::format("decode {}, {} tokens", session.policy().to_string(),
                                 session.reading()->num_tokens()));
     double seconds = 0;
     std::int64_t num_timed = 0;
+    const auto empty_caches = [&](std::string_view) {
+      const auto begin = Clock::now();
+      large_array_.sum().item();
+      seconds -= std::chrono::duration<double>(Clock::now() - begin).count();
+    };
     for (int attempt = 0; num_timed < args_.num_tokens; ++attempt) {
       if (attempt == max_attempts)
         core::resource_error("bench: the model ends its answers at once: try another --seed");
-      const engine::GenerateOptions generate{.max_tokens = args_.num_tokens - num_timed + 1,
-                                             .cancel = work_.token()};
+      engine::GenerateOptions generate{.max_tokens = args_.num_tokens - num_timed + 1,
+                                       .cancel = work_.token()};
+      if (args_.is_cold) generate.on_token = empty_caches;
       const engine::Answer answer = session.ask_tokens(random_tokens(prompt_len), generate);
       work_.check();
       if (answer.num_tokens < 2) continue;
@@ -239,6 +248,7 @@ class BenchInfer {
   std::vector<engine::PolicyRun> runs_;
   const Interrupt::Work& work_;
   core::Rng rng_;
+  at::Tensor large_array_;
   ProgressBar progress_;
 };
 

@@ -28,6 +28,7 @@ struct BenchInferArgs {
   std::int64_t segment_len = engine::SessionOptions{}.segment_len;
   int num_reps = 1;
   std::int64_t num_tokens = 32;  ///< decode: timed per repetition
+  bool is_cold = false;          ///< decode: caches are emptied before every token
   std::uint64_t seed = 1;
   bool is_json = false;
   bool is_quiet = false;

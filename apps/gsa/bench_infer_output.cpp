@@ -54,6 +54,7 @@ std::string to_json(const BenchInferArgs& args, const InferHeader& header,
                        {"dtype", header.dtype},
                        {"device", header.device},
                        {"threads", header.num_threads},
+                       {"cold", args.is_cold},
                        {"load_seconds", header.load_seconds},
                        {"load_peak_memory_bytes", header.load_peak_memory_bytes},
                        {"stream_bytes_per_second", header.machine.stream_bytes_per_second},
@@ -93,11 +94,12 @@ std::string to_table(const BenchInferArgs& args, const InferHeader& header,
                                       [](const auto& row) { return row.has_random_store; });
   return fmt::format(
       "{} of {} in {} on {}, {} threads, loaded in {:.2f} s\n"
-      "memory is read at {:.1f} GB/s, large products run at {:.0f} GFLOP/s\n{}{}",
+      "memory is read at {:.1f} GB/s, large products run at {:.0f} GFLOP/s\n{}{}{}",
       task_name(args.task), args.model.model, header.dtype, header.device, header.num_threads,
       header.load_seconds, header.machine.stream_bytes_per_second / 1e9,
       header.machine.peak_flops / 1e9, table.to_string(terminal_width()),
-      has_random ? "* random keys and values\n" : "");
+      has_random ? "* random keys and values\n" : "",
+      args.is_cold ? "caches were emptied before every token\n" : "");
 }
 
 }  // namespace gsa::apps

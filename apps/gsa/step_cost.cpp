@@ -35,21 +35,25 @@ double prefill_flops(const model::ModelConfig& config, const attention::Layout& 
               count(config.num_layers) * attention);
 }
 
-double measure_stream_bandwidth(at::Device device) {
-  using Clock = std::chrono::steady_clock;
-  constexpr int num_reps = 5;
-  const c10::InferenceMode guard;
+at::Tensor make_large_array(at::Device device) {
   std::int64_t num_bytes = std::int64_t{1} << 30;
   if (const auto available = engine::available_memory_bytes(); available && device.is_cpu())
     num_bytes = std::min(num_bytes, *available / 4);
   const std::int64_t num_floats = std::max<std::int64_t>(1, num_bytes / 4);
-  const at::Tensor array = at::ones({num_floats}, at::TensorOptions(device).dtype(at::kFloat));
+  return at::ones({num_floats}, at::TensorOptions(device).dtype(at::kFloat));
+}
+
+double measure_stream_bandwidth(at::Device device) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int num_reps = 5;
+  const c10::InferenceMode guard;
+  const at::Tensor array = make_large_array(device);
   double best = 0;
   for (int rep = 0; rep <= num_reps; ++rep) {
     const auto begin = Clock::now();
     array.sum().item();
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (rep > 0) best = std::max(best, 4 * static_cast<double>(num_floats) / seconds);
+    if (rep > 0) best = std::max(best, static_cast<double>(array.nbytes()) / seconds);
   }
   return best;
 }

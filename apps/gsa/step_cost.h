@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 #include <cstdint>
@@ -20,8 +21,12 @@ double weight_bytes_per_step(const model::Model& model);
 double prefill_flops(const model::ModelConfig& config, const attention::Layout& layout,
                      const attention::Policy& policy);
 
-/// Bytes per second at which a device sums an array that is larger than its caches (1 GiB, less
-/// where memory is short): the best of a few repetitions, with the threads that are set.
+/// An array of ones, f32, that is larger than the caches (1 GiB, less where memory is short):
+/// reading it leaves nothing else in them.
+at::Tensor make_large_array(at::Device device);
+
+/// Bytes per second at which a device sums a large array: the best of a few repetitions, with the
+/// threads that are set.
 double measure_stream_bandwidth(at::Device device);
 
 }  // namespace gsa::apps

@@ -79,6 +79,13 @@ def test_decode_above_the_window_has_random_keys(gsa, model):
     assert "random keys" in table and "of stream" in table
 
 
+def test_decode_from_memory_alone(gsa, model):
+    args = ("bench", "decode", "--model", model, "--context", 40, "--policies", "full", "--reps", 1, "--tokens", 2)
+    result = gsa(*args, "--cold", "--json").json()
+    assert result["cold"] and result["results"][0]["ms_per_token"] > 0
+    assert "caches were emptied" in gsa(*args, "--cold").out
+
+
 def test_store_of_decode(gsa, model):
     def stores(store, policies):
         args = ("--context", f"50,{2 * WINDOW}", "--policies", policies, "--reps", "1", "--tokens", "2", "--json")
@@ -165,6 +172,7 @@ def test_train_reports_a_length_that_does_not_fit(gsa, model):
         ("decode", ("--rank", "4"), "--rank"),
         ("prefill", ("--checkpoint-activations",), "--checkpoint-activations"),
         ("prefill", ("--store", "random"), "--store"),
+        ("prefill", ("--cold",), "--cold"),
         ("decode", ("--store", "empty"), "--store"),
         ("decode", ("--items", "3"), "--items"),
         ("eval", ("--context", "64"), "--context"),
