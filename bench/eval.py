@@ -5,6 +5,13 @@ usage: bench/eval.py [--tasks FILE] [--items 100] [--policies full,gsa@16] [--th
 
 The peer generates from the same tokens with the same weights, greedily, an item at a time. Prints one table (Markdown).
 Needs build/release/gsa and the Python packages of scripts/requirements-test.txt in .venv.
+
+Without --tasks the items are 100 pass keys in 1300 tokens each, which need no data. On 100 questions of HotpotQA with
+their own ten passages, of about as many tokens (DATA holds qa/hotpotqa_dev.jsonl.xz and the rest that
+scripts/training_data.py lists; the tokenizer is the model's tokenizer.json):
+
+    .venv/bin/python scripts/training_data.py DATA OUT --tokenizer tokenizer.json
+    .venv/bin/python bench/eval.py --tasks OUT/hotpotqa.jsonl
 """
 
 import argparse

@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "eval/findings.h"
+#include "eval/heartbeat.h"
 #include "eval/report.h"
 #include "eval/runner.h"
 #include "eval/task_list.h"
@@ -101,6 +102,7 @@ std::string describe(const eval::Task& task) {
     text += fmt::format(" {}|{}|{} {}", format.prompt->before, format.prompt->before_question,
                         format.prompt->after_question, format.prompt->use_chat_template);
   }
+  if (format.numbers_documents) text += " numbered";
   return digest_of(text).substr(0, 16);
 }
 
@@ -135,13 +137,30 @@ void choose_gpu(const train::Launch& launch, ModelArgs& model) {
   model.device = fmt::format("cuda:{}", launch.local_rank % num_devices);
 }
 
+/// A word as a shell takes it.
+std::string shell_quoted(const std::string& word) {
+  constexpr std::string_view plain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
+  if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) return word;
+  std::string quoted = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      quoted += "'\\''";
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "'";
+}
+
 /// The options that were given, as a command that makes the same report.
 std::string command_line(const CLI::App& app) {
   std::string command = "gsa " + app.get_name();
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& value : option->results()) {
       command += ' ' + option->get_name();
-      if (option->get_expected_max() > 0 && option->get_type_size() > 0) command += ' ' + value;
+      if (option->get_expected_max() > 0 && option->get_type_size() > 0)
+        command += ' ' + shell_quoted(value);
     }
   }
   return command;
@@ -220,49 +239,70 @@ class Evaluation {
                                           const std::string& name, const Interrupt::Work& work) {
     if (targets_.empty()) return {};
     const std::int64_t num_tasks = std::ssize(tasks_.calibration);
-    std::vector<std::optional<std::vector<eval::Matched>>> found(tasks_.calibration.size());
+    std::vector<std::vector<eval::Matched>> found(tasks_.calibration.size());
     progress_.begin("budgets", "tasks");
     for (std::int64_t i = launch_.rank; i < num_tasks; i += launch_.size) {
-      found[i] = eval::read_matched(name, budgets_file(i));
-      if (!found[i] && args_.only_finished)
-        core::input_error("eval: {} is missing: the run has yet to set budgets", budgets_file(i));
-      if (!found[i]) {
-        found[i] = eval::calibrate(tasks_.calibration[i], targets_, entrants_, options);
-        work.check();
-        if (!args_.records.empty()) eval::write_matched(*found[i], name, budgets_file(i));
-      }
+      found[i] = find_task_budgets(options, name, i, work);
       progress_.update(std::min(num_tasks, i + launch_.size), num_tasks);
     }
     std::vector<eval::Matched> matched;
     for (std::int64_t i = 0; i < num_tasks; ++i) {
-      if (!found[i]) found[i] = wait_for_budgets(name, i, work);
-      std::ranges::move(*found[i], std::back_inserter(matched));
+      if (i % launch_.size != launch_.rank) found[i] = wait_for_budgets(name, i, work);
+      std::ranges::move(eval::budgets_of(entrants_, found[i]), std::back_inserter(matched));
     }
     progress_.end();
     eval::set_budgets(matched, entrants_);
     return matched;
   }
 
+  /// Budgets on a task, perhaps of more than the entrants: only what is not kept is measured.
+  std::vector<eval::Matched> find_task_budgets(const eval::AnswerOptions& options,
+                                               const std::string& name, std::int64_t task_idx,
+                                               const Interrupt::Work& work) {
+    const eval::Task& items = tasks_.calibration[task_idx];
+    const std::string file = budgets_file(task_idx, "json");
+    auto found = eval::read_matched(name, items, file);
+    const auto missing = eval::without_budget(entrants_, found);
+    if (missing.empty()) return found;
+    if (args_.only_finished) {
+      core::input_error("eval: {} holds no budget of {}: the run has yet to set it", file,
+                        missing.front().name);
+    }
+    eval::Heartbeat heartbeat(launch_.size > 1 ? budgets_file(task_idx, "part") : "");
+    eval::AnswerOptions measuring = options;
+    measuring.on_read = [&](std::int64_t num_read, std::int64_t num_total) {
+      heartbeat.beat();
+      options.on_read(num_read, num_total);
+    };
+    std::ranges::move(eval::calibrate(items, targets_, missing, measuring),
+                      std::back_inserter(found));
+    work.check();
+    if (!file.empty()) eval::write_matched(found, name, items, file);
+    return found;
+  }
+
   /// Empty without a file of records.
-  std::string budgets_file(std::int64_t task_idx) const {
-    return args_.records.empty() ? "" : fmt::format("{}.budgets{}.json", args_.records, task_idx);
+  std::string budgets_file(std::int64_t task_idx, std::string_view ending) const {
+    return args_.records.empty() ? ""
+                                 : fmt::format("{}.budgets{}.{}", args_.records, task_idx, ending);
   }
 
   /// Budgets of a task that another process measures.
   std::vector<eval::Matched> wait_for_budgets(const std::string& name, std::int64_t task_idx,
                                               const Interrupt::Work& work) const {
-    using Clock = std::chrono::steady_clock;
     constexpr std::chrono::minutes patience{30};
     constexpr std::chrono::milliseconds poll_interval{200};
-    const auto begin = Clock::now();
+    const std::string file = budgets_file(task_idx, "json");
+    eval::Watch watch(args_.records + ".budgets", patience);
     while (true) {
-      if (auto found = eval::read_matched(name, budgets_file(task_idx))) return *std::move(found);
+      auto found = eval::read_matched(name, tasks_.calibration[task_idx], file);
+      if (eval::without_budget(entrants_, found).empty()) return found;
       work.check();
-      if (Clock::now() - begin > patience) {
+      if (watch.is_over()) {
         core::resource_error(
-            "eval: no other process wrote {} in {} minutes: start again, with a launcher or "
-            "without",
-            budgets_file(task_idx), patience.count());
+            "eval: {} is missing and no other process has written budgets for {} minutes: start "
+            "again, with a launcher or without",
+            file, patience.count());
       }
       std::this_thread::sleep_for(poll_interval);
     }

@@ -19,8 +19,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using enum Table::Align;
 
-bool is_loss(const std::string& metric) { return metric == eval::kPerplexityName; }
-double scale_of(const std::string& metric) { return is_loss(metric) ? 1 : 100; }
+using eval::scale_of;
 
 /// Metric of the first summary of a task.
 std::string metric_of(const eval::Findings& findings, const std::string& task) {
@@ -46,6 +45,10 @@ eval::Conditions conditions_of(const std::vector<eval::Entrant>& entrants,
   return found == entrants.end() ? eval::Conditions{} : eval::conditions_of(found->run);
 }
 
+std::string adapter_name(const eval::Conditions& conditions) {
+  return conditions.adapter.empty() ? "none" : conditions.adapter;
+}
+
 std::string scores_table(const eval::Findings& findings,
                          const std::vector<eval::Entrant>& entrants) {
   Table table({{"task", left},
@@ -60,32 +63,50 @@ std::string scores_table(const eval::Findings& findings,
                {"tokens", right}});
   for (const eval::Summary& summary : findings.summaries) {
     const auto conditions = conditions_of(entrants, summary.policy);
-    table.add_row(
-        {summary.task, summary.policy, conditions.adapter.empty() ? "none" : conditions.adapter,
-         conditions.context_read, conditions.is_query_aware ? "yes" : "no",
-         format_count(summary.num_items), summary.metric,
-         format_interval(summary.score, scale_of(summary.metric)),
-         format_percent(summary.fraction_read), fmt::format("{:.0f}", summary.context_tokens)});
+    table.add_row({summary.task, summary.policy, adapter_name(conditions), conditions.context_read,
+                   conditions.is_query_aware ? "yes" : "no", format_count(summary.num_items),
+                   summary.metric, format_interval(summary.score, scale_of(summary.metric)),
+                   format_percent(summary.fraction_read),
+                   fmt::format("{:.0f}", summary.context_tokens)});
   }
   return table.to_string(terminal_width());
 }
 
-std::string budgets_table(const eval::Findings& findings) {
+std::string budgets_table(const eval::Findings& findings,
+                          const std::vector<eval::Entrant>& entrants) {
   if (findings.equal_budgets.empty()) return "";
-  Table table({{"at an equal budget", left}, {"keys read", right}, {"score (95 %)", right}});
+  Table table({{"at an equal budget", left},
+               {"adapter", left},
+               {"context read by", left},
+               {"sees question", left},
+               {"keys read", right},
+               {"score (95 %)", right}});
+  bool is_any_off = false;
+  const auto add_row = [&](const std::string& policy, std::string read, std::string score) {
+    const auto conditions = conditions_of(entrants, policy);
+    table.add_row({"  " + policy, adapter_name(conditions), conditions.context_read,
+                   conditions.is_query_aware ? "yes" : "no", std::move(read), std::move(score)});
+  };
   for (const eval::EqualBudget& one : findings.equal_budgets) {
     table.add_heading(fmt::format(
         "{}, as much as {} ({} of the keys): {} items, {} shorter than a policy's floor left out",
-        one.task, one.target, format_percent(one.wanted), one.num_items, one.left_out.size()));
+        one.task, one.target, format_percent(one.target_fraction), one.num_items,
+        one.left_out.size()));
     const double scale = scale_of(metric_of(findings, one.task));
     for (const auto& row : one.rows) {
-      table.add_row({"  " + row.policy, format_percent(row.fraction_read),
-                     format_interval(row.score, scale)});
+      is_any_off |= one.is_off(row);
+      add_row(row.policy, format_percent(row.fraction_read) + (one.is_off(row) ? " *" : ""),
+              format_interval(row.score, scale));
     }
     for (const eval::Matched& matched : one.unmatched)
-      table.add_row({"  " + matched.entrant, format_percent(matched.measured), "no budget fits"});
+      add_row(matched.entrant, format_percent(matched.measured), "no budget fits");
   }
-  return "\n" + table.to_string(terminal_width());
+  std::string text = "\n" + table.to_string(terminal_width());
+  if (is_any_off) {
+    text += fmt::format("* reads over {:.0f} % more or less than the target on these items\n",
+                        100 * eval::kTolerance);
+  }
+  return text;
 }
 
 std::string comparisons_table(const eval::Findings& findings) {
@@ -98,8 +119,10 @@ std::string comparisons_table(const eval::Findings& findings) {
                {"p", right},
                {"p (Holm)", right}});
   for (const eval::Comparison& one : findings.comparisons) {
+    const std::string metric = metric_of(findings, one.task);
     table.add_row({one.task, one.policy, one.baseline, format_count(one.num_items),
-                   format_interval(one.test.difference, scale_of(metric_of(findings, one.task))),
+                   format_interval(one.test.difference, scale_of(metric)) +
+                       (eval::is_loss(metric) ? " nats" : ""),
                    fmt::format("{:.4f}", one.test.p_value), fmt::format("{:.4f}", one.holm_p)});
   }
   return "\n" + table.to_string(terminal_width());
@@ -138,6 +161,13 @@ std::string name_of(const eval::Failure& failure) {
   return failure.item_id.empty() ? failure.task : failure.task + " " + failure.item_id;
 }
 
+void add_conditions(Json& row, const eval::Conditions& conditions) {
+  row["adapter"] = nullptr;
+  if (!conditions.adapter.empty()) row["adapter"] = conditions.adapter;
+  row["context_read"] = conditions.context_read;
+  row["query_aware"] = conditions.is_query_aware;
+}
+
 Json result_json(const eval::Summary& summary, const eval::Conditions& conditions) {
   const double scale = scale_of(summary.metric);
   Json row = {{"task", summary.task},
@@ -146,12 +176,9 @@ Json result_json(const eval::Summary& summary, const eval::Conditions& condition
               {"fraction_read", summary.fraction_read},
               {"n", summary.num_items},
               {"metric", summary.metric},
-              {"interval", to_json(summary.score, scale)},
-              {"adapter", nullptr},
-              {"context_read", conditions.context_read},
-              {"query_aware", conditions.is_query_aware}};
-  if (!conditions.adapter.empty()) row["adapter"] = conditions.adapter;
-  if (!is_loss(summary.metric)) {
+              {"interval", to_json(summary.score, scale)}};
+  add_conditions(row, conditions);
+  if (!eval::is_loss(summary.metric)) {
     row["f1"] = to_json(summary.f1, 100);
     row["exact_match"] = to_json(summary.exact_match, 100);
     row["contains"] = to_json(summary.contains, 100);
@@ -163,13 +190,16 @@ Json result_json(const eval::Summary& summary, const eval::Conditions& condition
   return row;
 }
 
-Json budget_json(const eval::EqualBudget& table, double scale) {
+Json budget_json(const eval::EqualBudget& table, const std::vector<eval::Entrant>& entrants,
+                 double scale) {
   Json rows = Json::array(), unmatched = Json::array();
   for (const auto& row : table.rows) {
-    rows.push_back({{"policy", row.policy},
-                    {"fraction_read", row.fraction_read},
-                    {"score", scale * row.score.mean},
-                    {"interval", to_json(row.score, scale)}});
+    Json& one = rows.emplace_back(Json{{"policy", row.policy},
+                                       {"fraction_read", row.fraction_read},
+                                       {"off_target", table.is_off(row)},
+                                       {"score", scale * row.score.mean},
+                                       {"interval", to_json(row.score, scale)}});
+    add_conditions(one, conditions_of(entrants, row.policy));
   }
   for (const eval::Matched& matched : table.unmatched) {
     unmatched.push_back({{"policy", matched.entrant},
@@ -179,6 +209,7 @@ Json budget_json(const eval::EqualBudget& table, double scale) {
   return {{"task", table.task},
           {"target", table.target},
           {"fraction_wanted", table.wanted},
+          {"fraction_target", table.target_fraction},
           {"n", table.num_items},
           {"below_floor", table.left_out.size()},
           {"policies", std::move(rows)},
@@ -211,7 +242,7 @@ std::vector<ListedFormat> listed_formats() {
 
 std::string eval_tables(const eval::Findings& findings,
                         const std::vector<eval::Entrant>& entrants) {
-  std::string text = scores_table(findings, entrants) + budgets_table(findings) +
+  std::string text = scores_table(findings, entrants) + budgets_table(findings, entrants) +
                      comparisons_table(findings) + diagnoses_table(findings) +
                      truncation_notes(findings);
   for (const eval::Failure& failure : findings.failures)
@@ -226,16 +257,17 @@ std::string eval_json(const eval::Findings& findings, const std::vector<eval::En
   for (const eval::Summary& summary : findings.summaries)
     results.push_back(result_json(summary, conditions_of(entrants, summary.policy)));
   for (const eval::EqualBudget& table : findings.equal_budgets)
-    budgets.push_back(budget_json(table, scale_of(metric_of(findings, table.task))));
+    budgets.push_back(budget_json(table, entrants, scale_of(metric_of(findings, table.task))));
   for (const eval::Comparison& one : findings.comparisons) {
-    comparisons.push_back(
-        {{"task", one.task},
-         {"policy", one.policy},
-         {"baseline", one.baseline},
-         {"n", one.num_items},
-         {"difference", to_json(one.test.difference, scale_of(metric_of(findings, one.task)))},
-         {"p", one.test.p_value},
-         {"p_holm", one.holm_p}});
+    const std::string metric = metric_of(findings, one.task);
+    comparisons.push_back({{"task", one.task},
+                           {"policy", one.policy},
+                           {"baseline", one.baseline},
+                           {"n", one.num_items},
+                           {"difference", to_json(one.test.difference, scale_of(metric))},
+                           {"unit", eval::is_loss(metric) ? "nats per token" : "points"},
+                           {"p", one.test.p_value},
+                           {"p_holm", one.holm_p}});
   }
   Json diagnoses = Json::array();
   for (const eval::TaskDiagnosis& one : findings.diagnoses) {
@@ -271,7 +303,7 @@ std::string eval_list() {
   return "Formats, as FORMAT=FILE or by the file's name; answers in tokens at most:\n" +
          table.to_string(terminal_width()) +
          "\nGenerated: passkey, needle, kv, lines, perplexity (see gsa eval --help)\n\n" +
-         policy_help();
+         eval::description_help() + "\n" + policy_help();
 }
 
 std::string eval_list_json() {

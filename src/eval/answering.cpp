@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/error.h"
 #include "engine/memory.h"
 #include "eval/perplexity.h"
 #include "eval/task_format.h"
@@ -33,15 +34,41 @@ std::int64_t count_template(const Task& task, const std::shared_ptr<const model:
   return std::ssize(session.tokenize({}).ids) + std::ssize(session.prompt("x"));
 }
 
+std::int64_t window_of(const model::Model& model, const AnswerOptions& options) {
+  return options.max_context.value_or(model.config().trained_window);
+}
+
 /// Cuts an item that does not fit; whether it was too long.
 bool fit(const Task& task, TaskItem& item, const std::shared_ptr<const model::Model>& model,
          const AnswerOptions& options) {
-  const std::int64_t window = options.max_context.value_or(model->config().trained_window);
+  const std::int64_t window = window_of(*model, options);
   // Every document and the question are encoded for themselves, which may take a token more each.
   const std::int64_t num_joints = std::ssize(item.documents) + 1;
   const std::int64_t room = window - *generate_options(task, options).max_tokens -
                             count_template(task, model, options) - num_joints;
   return truncate_middle(item, task.format, model->tokenizer(), room);
+}
+
+/// Refuses a text to be predicted that does not fit: cut, it would not be of the length that it
+/// stands for.
+void check_fits(const PreparedItem& item, std::int64_t window) {
+  const std::int64_t num_predicted = std::ssize(item.prompt);
+  if (item.num_context() + num_predicted <= window) return;
+  core::input_error(
+      "perplexity: {} tokens and {} to be predicted are more than the {} that the model was "
+      "trained for or that are allowed: give shorter lengths",
+      item.num_context(), num_predicted, window);
+}
+
+/// Entrants by number, those whose reading can serve others first: what is observed while a context
+/// is read cannot be made up for later, and nobody else minds it.
+std::vector<std::size_t> reading_order(std::span<const Entrant> entrants) {
+  std::vector<std::size_t> order(entrants.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_partition(order, [&](std::size_t entrant) {
+    return attention::make_policy(entrants[entrant].run.spec)->observes_context();
+  });
+  return order;
 }
 
 /// Items of a task and who is still to answer which.
@@ -57,9 +84,9 @@ class Block {
         records_(items.size(), std::vector<Record>(entrants.size())) {}
 
   std::vector<std::vector<Record>> run() {
-    for (std::size_t first = 0; first < entrants_.size() && !is_cancelled(); ++first) {
-      const auto todo = open_items(first);
-      if (!todo.empty()) run_group(first, todo);
+    for (const std::size_t reader : reading_order(entrants_)) {
+      const auto todo = open_items(reader);
+      if (!todo.empty() && !is_cancelled()) run_group(reader, todo);
     }
     for (auto& some : records_)
       std::erase_if(some, [](const Record& record) { return record.row.policy.empty(); });
@@ -85,15 +112,15 @@ class Block {
   }
 
   /// Reads items as an entrant does, and lets all answer that read them alike.
-  void run_group(std::size_t first, const Items& todo) {
+  void run_group(std::size_t reader, const Items& todo) {
     engine::reset_peak_memory();
     std::vector<std::shared_ptr<const engine::Reading>> readings(items_.size());
     for (const std::size_t i : todo) {
-      const auto run = run_of(first, i);
+      const auto run = run_of(reader, i);
       readings[i] = engine::Reading::read(run.model, run.spec, items_[i].context,
                                           options_.session.segment_len, options_.on_read);
     }
-    for (std::size_t entrant = first; entrant < entrants_.size() && !is_cancelled(); ++entrant) {
+    for (std::size_t entrant = 0; entrant < entrants_.size() && !is_cancelled(); ++entrant) {
       Items served;
       for (const std::size_t i : open_items(entrant)) {
         const auto run = run_of(entrant, i);
@@ -130,6 +157,7 @@ class Block {
     Record& record = records_[i][entrant];
     record.task = task().name;
     record.item_id = item.id;
+    record.item_digest = item.digest;
     record.row = engine::make_row(session, item.question, answer);
     record.setting = std::exchange(record.row.policy, entrants_[entrant].name);
     record.length = item.length;
@@ -185,6 +213,7 @@ PreparedItem prepare_item(const Task& task, const TaskItem& item,
     prepared.context = session.tokenize(item.documents);
     const auto ids = model->tokenizer().encode(item.answers.front());
     prepared.prompt.assign(ids.begin(), ids.end());
+    check_fits(prepared, window_of(*model, options));
     return prepared;
   }
   session.check(item.question, generate_options(task, options));

@@ -17,8 +17,8 @@ namespace gsa::eval {
 struct AnswerOptions {
   engine::SessionOptions session;    ///< `prompt` is taken from the task
   engine::GenerateOptions generate;  ///< `max_tokens` unset: the task's
-  /// Longest prompt with its answer, in tokens; longer items are cut in the middle. Unset: what the
-  /// model was trained for.
+  /// Longest prompt with its answer, in tokens; longer items are cut in the middle, longer texts to
+  /// be predicted refused. Unset: what the model was trained for.
   std::optional<std::int64_t> max_context;
   engine::ReadProgress on_read;
 };
@@ -35,7 +35,7 @@ struct PreparedItem {
 };
 
 /// Cuts the middle out of an item that is too long and makes its tokens. Input error if the
-/// question alone is too long.
+/// question alone is too long, or a text to be predicted with its context.
 PreparedItem prepare_item(const Task& task, const TaskItem& item,
                           const std::shared_ptr<const model::Model>& model,
                           const AnswerOptions& options);

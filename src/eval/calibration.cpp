@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "eval/perplexity.h"
+#include "text/sha256.h"
 
 namespace gsa::eval {
 namespace {
@@ -82,7 +84,9 @@ class Meter {
     if (!selects(run)) return static_fraction(item, run);
     auto session = make_session(task_, run, options_);
     auto& reading = readings_[i];  // of the policy before, which usually reads alike
-    if (!reading || !reading->serves(*run.model, run.spec)) {
+    if (reading && reading->serves(*run.model, run.spec)) {
+      if (options_.on_read) options_.on_read(item.num_context(), item.num_context());
+    } else {
       reading.reset();  // one at a time is held
       reading = engine::Reading::read(run.model, run.spec, item.context,
                                       options_.session.segment_len, options_.on_read);
@@ -231,6 +235,18 @@ class Calibration {
   std::map<std::string, Fractions> floors_;  // by policy
 };
 
+auto find_budget(const Entrant& entrant, std::span<const Matched> matched) {
+  return std::ranges::find_if(matched, [&](const Matched& one) {
+    return one.entrant == entrant.name && one.target == entrant.target;
+  });
+}
+
+std::string digest_of(const Task& task) {
+  text::Sha256 digest;
+  for (const TaskItem& item : task.items) digest.update(digest_of(item));
+  return digest.finish().substr(0, 16);
+}
+
 }  // namespace
 
 MatchTarget parse_target(std::string_view text) {
@@ -263,7 +279,26 @@ void set_budgets(std::span<const Matched> matched, std::vector<Entrant>& entrant
   }
 }
 
-void write_matched(std::span<const Matched> matched, const std::string& run_name,
+std::vector<Entrant> without_budget(std::span<const Entrant> entrants,
+                                    std::span<const Matched> matched) {
+  std::vector<Entrant> missing;
+  std::ranges::copy_if(entrants, std::back_inserter(missing), [&](const Entrant& entrant) {
+    return !entrant.target.empty() && find_budget(entrant, matched) == matched.end();
+  });
+  return missing;
+}
+
+std::vector<Matched> budgets_of(std::span<const Entrant> entrants,
+                                std::span<const Matched> matched) {
+  std::vector<Matched> budgets;
+  for (const Entrant& entrant : entrants) {
+    const auto found = find_budget(entrant, matched);
+    if (found != matched.end()) budgets.push_back(*found);
+  }
+  return budgets;
+}
+
+void write_matched(std::span<const Matched> matched, const std::string& run_name, const Task& items,
                    const std::filesystem::path& path) {
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
   for (const Matched& m : matched) {
@@ -278,17 +313,20 @@ void write_matched(std::span<const Matched> matched, const std::string& run_name
                        {"items", m.num_items},
                        {"below_floor", m.num_below_floor}});
   }
-  const nlohmann::ordered_json object = {{"run", run_name}, {"budgets", std::move(entries)}};
+  const nlohmann::ordered_json object = {
+      {"run", run_name}, {"items", digest_of(items)}, {"budgets", std::move(entries)}};
   core::write_file_atomic(path, object.dump(1) + "\n");
 }
 
-std::optional<std::vector<Matched>> read_matched(const std::string& run_name,
-                                                 const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
+std::vector<Matched> read_matched(const std::string& run_name, const Task& items,
+                                  const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return {};
   const auto object =
       nlohmann::json::parse(core::read_file(path), nullptr, /*allow_exceptions=*/false);
   try {
-    if (object.at("run") != run_name) return std::nullopt;
+    // Older files say nothing of their items.
+    const std::string digest = digest_of(items);
+    if (object.at("run") != run_name || object.value("items", digest) != digest) return {};
     std::vector<Matched> matched;
     for (const auto& entry : object.at("budgets")) {
       matched.push_back({entry.at("task"), entry.at("policy"), entry.at("target"),
@@ -298,7 +336,7 @@ std::optional<std::vector<Matched>> read_matched(const std::string& run_name,
     }
     return matched;
   } catch (const nlohmann::json::exception&) {
-    return std::nullopt;  // measured again
+    return {};  // measured again
   }
 }
 

@@ -55,11 +55,18 @@ std::vector<Matched> calibrate(const Task& items, std::span<const MatchTarget> t
 /// Hands the budgets found to the entrants.
 void set_budgets(std::span<const Matched> matched, std::vector<Entrant>& entrants);
 
-/// Keeps what was found, so that a run that goes on uses the same budgets.
-void write_matched(std::span<const Matched> matched, const std::string& run_name,
+/// Those of the entrants with a target that have no budget among `matched`.
+std::vector<Entrant> without_budget(std::span<const Entrant> entrants,
+                                    std::span<const Matched> matched);
+/// Budgets of the entrants alone, in their order.
+std::vector<Matched> budgets_of(std::span<const Entrant> entrants,
+                                std::span<const Matched> matched);
+
+/// Keeps what was found on the items of a task, so that a run that goes on uses the same budgets.
+void write_matched(std::span<const Matched> matched, const std::string& run_name, const Task& items,
                    const std::filesystem::path& path);
-/// Nothing if the file is not there or of another run.
-std::optional<std::vector<Matched>> read_matched(const std::string& run_name,
-                                                 const std::filesystem::path& path);
+/// All that the file holds; nothing if it is not there, of another run or of other items.
+std::vector<Matched> read_matched(const std::string& run_name, const Task& items,
+                                  const std::filesystem::path& path);
 
 }  // namespace gsa::eval

@@ -148,6 +148,7 @@ std::optional<TaskFormat> find_format(std::string_view name) {
   format.max_tokens = entry->max_tokens;
   format.first_line = entry->scored == Scored::first_line;
   format.uses_input = entry->after.find("{input}") != std::string_view::npos;
+  format.numbers_documents = entry->before == search_before;
   format.language = entry->language;
   return format;
 }

@@ -13,14 +13,9 @@
 namespace gsa::eval {
 namespace {
 
-bool is_perplexity_metric(const std::string& metric) { return metric == kPerplexityName; }
-
 Interval scaled(const Interval& interval, double factor) {
   return {factor * interval.mean, factor * interval.low, factor * interval.high};
 }
-
-/// A report shows points from 0 to 100, and perplexity as it is.
-double scale_of(const std::string& metric) { return is_perplexity_metric(metric) ? 1 : 100; }
 
 ReportRow make_row(const Summary& summary, const Conditions& conditions) {
   ReportRow row;
@@ -32,7 +27,7 @@ ReportRow make_row(const Summary& summary, const Conditions& conditions) {
   row.num_items = summary.num_items;
   row.metric = summary.metric;
   row.score = scaled(summary.score, scale_of(summary.metric));
-  if (is_perplexity_metric(summary.metric)) {
+  if (is_loss(summary.metric)) {
     row.kind = ScoreKind::perplexity;
   } else {
     row.secondary = {{"f1", 100 * summary.f1.mean},
@@ -66,6 +61,37 @@ std::int64_t count_left_out(const Findings& findings, const std::string& task,
   return 0;
 }
 
+BudgetMember make_member(std::span<const Entrant> entrants, const std::string& policy,
+                         double fraction_read) {
+  BudgetMember member;
+  member.policy = policy;
+  member.fraction_read = fraction_read;
+  if (const Entrant* entrant = find_entrant(entrants, policy)) {
+    const Conditions conditions = conditions_of(entrant->run);
+    member.adapter = conditions.adapter;
+    member.context_read = conditions.context_read;
+    member.is_query_aware = conditions.is_query_aware;
+  }
+  return member;
+}
+
+BudgetGroup make_group(const EqualBudget& table, std::span<const Entrant> entrants, double scale) {
+  BudgetGroup group{
+      table.task, table.target, table.target_fraction, table.num_items, std::ssize(table.left_out),
+      {}};
+  for (const EqualBudget::Row& row : table.rows) {
+    BudgetMember& member =
+        group.members.emplace_back(make_member(entrants, row.policy, row.fraction_read));
+    member.score = scaled(row.score, scale);
+    member.is_off = table.is_off(row);
+  }
+  for (const Matched& one : table.unmatched) {
+    group.members.push_back(make_member(entrants, one.entrant, one.measured));
+    group.members.back().is_out = true;
+  }
+  return group;
+}
+
 std::vector<std::string> notes_of(const Findings& findings) {
   std::vector<std::string> notes;
   for (const EqualBudget& table : findings.equal_budgets) {
@@ -81,6 +107,14 @@ std::vector<std::string> notes_of(const Findings& findings) {
     if (!table.left_out.empty()) {
       note += fmt::format("; {} items shorter than a policy's floor are left out",
                           table.left_out.size());
+    }
+    std::vector<std::string> off;
+    for (const EqualBudget::Row& row : table.rows)
+      if (table.is_off(row))
+        off.push_back(fmt::format("{} ({:.1f} %)", row.policy, 100 * row.fraction_read));
+    if (!off.empty()) {
+      note += fmt::format("; more than {:.0f} % off the {:.1f} % of the target there: {}",
+                          100 * kTolerance, 100 * table.target_fraction, fmt::join(off, ", "));
     }
     std::vector<std::string> nearest;
     for (const Matched& one : table.unmatched)
@@ -146,6 +180,8 @@ Report make_report(const Findings& findings, std::span<const Entrant> entrants, 
     report.rows.push_back(std::move(row));
   }
   const auto scale = [&](const std::string& task) { return losses.contains(task) ? 1.0 : 100.0; };
+  for (const EqualBudget& table : findings.equal_budgets)
+    report.equal_budgets.push_back(make_group(table, entrants, scale(table.task)));
   for (const LengthBucket& bucket : findings.lengths) {
     report.lengths.push_back({bucket.task, bucket.policy, bucket.min_tokens, bucket.max_tokens,
                               bucket.num_items, scaled(bucket.score, scale(bucket.task))});
@@ -156,7 +192,8 @@ Report make_report(const Findings& findings, std::span<const Entrant> entrants, 
   }
   for (const Comparison& one : findings.comparisons) {
     report.pairs.push_back({one.task, one.policy, one.baseline, one.num_items,
-                            scaled(one.test.difference, scale(one.task)), one.test.p_value});
+                            scaled(one.test.difference, scale(one.task)), one.test.p_value,
+                            one.holm_p});
   }
   for (const TaskDiagnosis& one : findings.diagnoses)
     report.diagnostics.insert(report.diagnostics.end(), one.grids.begin(), one.grids.end());

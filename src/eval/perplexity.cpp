@@ -69,6 +69,8 @@ Task make_perplexity_task(const PerplexityOptions& options, const std::string& t
   return task;
 }
 
+bool is_loss(std::string_view metric) { return metric == kPerplexityName; }
+
 bool is_perplexity(const Task& task) { return task.format.name == kPerplexityName; }
 
 }  // namespace gsa::eval

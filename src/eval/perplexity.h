@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "eval/task.h"
@@ -27,6 +28,10 @@ struct PerplexityOptions {
 /// text is shorter than the longest length and what follows.
 Task make_perplexity_task(const PerplexityOptions& options, const std::string& text,
                           const std::string& source, const text::Tokenizer& tokenizer);
+
+/// Whether a metric's scores are losses, from 0 up: they are shown as perplexities, and differences
+/// of them in nats per token.
+bool is_loss(std::string_view metric);
 
 /// Whether a task's items are texts to be predicted and not questions: the context is the item's
 /// document, what follows its answer.

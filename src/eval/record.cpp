@@ -28,6 +28,7 @@ std::string to_line(const Record& record) {
                        {"length", record.length},
                        {"truncated", record.is_truncated}};
   if (record.depth) line["depth"] = *record.depth;
+  if (!record.item_digest.empty()) line["item"] = record.item_digest;
   line["setting"] = record.setting;
   line.update(ordered_json::parse(engine::to_json(record.row)));
   return to_text(line);
@@ -44,6 +45,7 @@ Record from_line(const nlohmann::json& line) {
   record.length = line.at("length");
   record.is_truncated = line.at("truncated");
   if (const auto depth = line.find("depth"); depth != line.end()) record.depth = *depth;
+  record.item_digest = line.value("item", "");
   record.setting = line.at("setting");
   engine::ResultRow& row = record.row;
   row.policy = line.at("policy");
@@ -122,7 +124,7 @@ std::string RecordsFile::read(const std::filesystem::path& file) {
         continue;
       }
       const Record record = from_line(object);
-      finished_[{record.task, record.item_id, record.row.policy}] = record;
+      finished_[{record.task, record.item_id, record.row.policy}].push_back(record);
       kept += line + "\n";
     } catch (const nlohmann::json::exception&) {
       continue;  // not whole: the item is done again
@@ -132,10 +134,16 @@ std::string RecordsFile::read(const std::filesystem::path& file) {
 }
 
 const Record* RecordsFile::find(const std::string& task, const TaskItem& item,
-                                const std::string& policy) const {
-  const auto found = finished_.find({task, item.id, policy});
-  const bool is_done = found != finished_.end() && found->second.row.question == item.question;
-  return is_done ? &found->second : nullptr;
+                                const Entrant& entrant) const {
+  const auto found = finished_.find({task, item.id, entrant.name});
+  if (found == finished_.end() || !entrant.plays(task)) return nullptr;
+  const auto fits = [&](const Record& record) {
+    return record.row.question == item.question &&
+           (record.item_digest.empty() || record.item_digest == item.digest) &&
+           record.setting == entrant.spec_for(task, record.row.context_tokens).to_string();
+  };
+  const auto record = std::ranges::find_if(found->second, fits);
+  return record == found->second.end() ? nullptr : &*record;
 }
 
 const Failure* RecordsFile::find_failure(const std::string& task,
@@ -155,6 +163,7 @@ void RecordsFile::add_line(const std::string& line) {
 
 void RecordsFile::reload() {
   if (path_.empty()) return;
+  finished_.clear();
   for (const auto& file : all_files()) read(file);
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/compare.h"
+#include "eval/entrant.h"
 #include "eval/metrics.h"
 #include "eval/task.h"
 
@@ -19,10 +20,11 @@ namespace gsa::eval {
 struct Record {
   std::string task;
   std::string item_id;
-  engine::ResultRow row;   ///< `row.policy` is the entrant's name
-  std::string setting;     ///< the policy as it ran on this item
-  std::string prediction;  ///< the part of the answer that is scored
-  std::string metric;      ///< its name
+  std::string item_digest;  ///< of the item that was answered; empty: of an older file
+  engine::ResultRow row;    ///< `row.policy` is the entrant's name
+  std::string setting;      ///< the policy as it ran on this item
+  std::string prediction;   ///< the part of the answer that is scored
+  std::string metric;       ///< its name
   double score = 0;  ///< 0 to 1; of the metric perplexity the loss in nats per token, from 0 up
   QaScores secondary;
   std::int64_t length = 0;      ///< as the task states it; 0: unknown
@@ -51,9 +53,9 @@ class RecordsFile {
   RecordsFile(std::filesystem::path path, const std::string& run_name, int rank, int num_processes,
               Purpose purpose = Purpose::write);
 
-  /// nullptr if the policy has yet to answer the item. Stays valid until `reload`.
-  const Record* find(const std::string& task, const TaskItem& item,
-                     const std::string& policy) const;
+  /// nullptr if the entrant has yet to answer the item as it now is, with the budget that it now
+  /// has. Stays valid until `reload`.
+  const Record* find(const std::string& task, const TaskItem& item, const Entrant& entrant) const;
   /// Whether the item failed in any process.
   const Failure* find_failure(const std::string& task, const std::string& item_id) const;
 
@@ -78,7 +80,7 @@ class RecordsFile {
   std::filesystem::path path_, own_path_;
   std::string header_;
   std::ofstream stream_;
-  std::map<Key, Record> finished_;
+  std::map<Key, std::vector<Record>> finished_;  ///< several if an item or a budget has changed
   std::map<std::pair<std::string, std::string>, Failure> failures_;
 };
 

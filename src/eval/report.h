@@ -45,6 +45,28 @@ struct ReportRow {
   std::int64_t num_truncated = 0;    ///< items cut in the middle to fit the model
 };
 
+/// A policy among those held to one budget.
+struct BudgetMember {
+  std::string policy;
+  std::string adapter;       ///< as in `ReportRow`
+  std::string context_read;  ///< as in `ReportRow`
+  bool is_query_aware = false;
+  double fraction_read = not_measured;  ///< on the items of the group; out: where it comes nearest
+  Interval score = {not_measured, not_measured, not_measured};
+  bool is_off = false;  ///< reads more or less than the target by more than the tolerance
+  bool is_out = false;  ///< no budget comes near the target: it was not scored
+};
+
+/// Policies that read as much of a task as a target does, on the same items.
+struct BudgetGroup {
+  std::string task;
+  std::string target;                     ///< a policy or a share
+  double target_fraction = not_measured;  ///< of the keys that the target reads on these items
+  std::int64_t num_items = 0;
+  std::int64_t num_below_floor = 0;  ///< items left out, as in `ReportRow`
+  std::vector<BudgetMember> members;
+};
+
 /// A point of the curve of quality against what was read. Points of one task and series are joined.
 struct BudgetPoint {
   std::string task;
@@ -80,7 +102,8 @@ struct PairedComparison {
   std::string policy_a;
   std::string policy_b;
   std::int64_t num_items = 0;
-  Interval difference;  ///< of the scores, a minus b
+  Interval difference;  ///< of the scores, a minus b; of perplexities that of the losses in nats
+                        ///< per token
   double p_value = not_measured;
   double adjusted_p_value = not_measured;  ///< for being one of several comparisons (Holm 1979)
 };
@@ -108,6 +131,7 @@ struct Report {
   std::vector<std::string> notes;  ///< sentences, each a paragraph
   std::vector<ReportRow> rows;
   std::vector<BudgetPoint> budgets;
+  std::vector<BudgetGroup> equal_budgets;
   std::vector<LengthPoint> lengths;
   std::vector<NeedleCell> needles;
   std::vector<PairedComparison> pairs;
@@ -122,8 +146,8 @@ std::string to_html(const Report& report);
 std::string to_markdown(const Report& report);
 
 /// All numbers unrounded as one table of RFC 4180. The first column, `section`, says what a line
-/// is: result, secondary, budget, length, needle, pair or diagnostic; cells that a section does
-/// not have are empty.
+/// is: result, secondary, budget, equal_budget, length, needle, pair or diagnostic; cells that a
+/// section does not have are empty.
 std::string to_csv(const Report& report);
 
 enum class ReportFormat { html, markdown, csv };

@@ -20,6 +20,7 @@ constexpr auto columns = std::to_array<std::string_view>({"section",
                                                           "policy",
                                                           "other_policy",
                                                           "series",
+                                                          "target",
                                                           "adapter",
                                                           "context_read",
                                                           "query_aware",
@@ -32,6 +33,8 @@ constexpr auto columns = std::to_array<std::string_view>({"section",
                                                           "adjusted_p_value",
                                                           "nominal_ratio",
                                                           "fraction_read",
+                                                          "fraction_target",
+                                                          "off_target",
                                                           "prefill_fraction",
                                                           "context_tokens",
                                                           "answer_tokens",
@@ -90,6 +93,13 @@ class CsvWriter {
   std::string out_;
 };
 
+/// What the difference of two policies on a task is one of.
+std::string difference_name(const Report& report, const std::string& task) {
+  const auto row = std::ranges::find(report.rows, task, &ReportRow::task);
+  if (row == report.rows.end()) return "";
+  return row->kind == ScoreKind::perplexity ? "loss in nats per token" : row->metric;
+}
+
 std::vector<Field> with_score(std::vector<Field> fields, const Interval& score) {
   fields.insert(fields.end(), {{"score", text(score.mean)},
                                {"score_low", text(score.low)},
@@ -127,6 +137,24 @@ void add_row(CsvWriter& csv, const ReportRow& row) {
   }
 }
 
+void add_group(CsvWriter& csv, const BudgetGroup& group) {
+  for (const BudgetMember& member : group.members) {
+    csv.add(with_score({{"section", "equal_budget"},
+                        {"task", group.task},
+                        {"policy", member.policy},
+                        {"target", group.target},
+                        {"adapter", member.adapter},
+                        {"context_read", member.context_read},
+                        {"query_aware", member.is_query_aware ? "true" : "false"},
+                        {"n", text(member.is_out ? 0 : group.num_items)},
+                        {"fraction_read", text(member.fraction_read)},
+                        {"fraction_target", text(group.target_fraction)},
+                        {"off_target", member.is_off || member.is_out ? "true" : "false"},
+                        {"items_below_floor", text(group.num_below_floor)}},
+                       member.score));
+  }
+}
+
 void add_diagnostic(CsvWriter& csv, const HeatMap& grid) {
   for (std::size_t row = 0; row < grid.row_names.size(); ++row) {
     for (std::size_t column = 0; column < grid.column_names.size(); ++column) {
@@ -153,6 +181,7 @@ std::string to_csv(const Report& report) {
                         {"fraction_read", text(point.fraction_read)}},
                        point.score));
   }
+  for (const BudgetGroup& group : report.equal_budgets) add_group(csv, group);
   for (const LengthPoint& point : report.lengths) {
     csv.add(with_score({{"section", "length"},
                         {"task", point.task},
@@ -176,6 +205,7 @@ std::string to_csv(const Report& report) {
                         {"task", pair.task},
                         {"policy", pair.policy_a},
                         {"other_policy", pair.policy_b},
+                        {"metric", difference_name(report, pair.task)},
                         {"n", text(pair.num_items)},
                         {"p_value", text(pair.p_value)},
                         {"adjusted_p_value", text(pair.adjusted_p_value)}},

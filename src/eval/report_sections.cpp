@@ -10,6 +10,12 @@ constexpr const char* results_text =
     "the nominal ratio is what the policy was asked for. Left out are items shorter than a policy "
     "can be held to its budget on; truncated ones were cut in the middle to fit the model.";
 
+constexpr const char* equal_text =
+    "Policies whose budgets were set so that they read as much as the target, all on the same "
+    "items. "
+    "A star marks who reads over 5 % more or less than the target on them; out is a policy that no "
+    "budget brings near the target.";
+
 bool has_content(const ReportSection& section) {
   return !section.charts.empty() || !section.tables.empty() || !section.grids.empty();
 }
@@ -29,6 +35,7 @@ std::vector<ReportSection> report_sections(const Report& report) {
        budget_charts(report),
        {},
        {}},
+      {"equal", "At equal budgets", equal_text, {}, equal_tables(report), {}},
       {"results", "Results", results_text, {}, filled(results_table(report)), {}},
       {"length",
        "Quality against length",

@@ -74,9 +74,7 @@ std::string metric_of(const Report& report, const std::string& task) {
   return row == report.rows.end() || row->metric.empty() ? "score" : row->metric;
 }
 
-std::string adapter_name(const ReportRow& row) {
-  return row.adapter.empty() ? "none" : row.adapter;
-}
+std::string adapter_name(const std::string& adapter) { return adapter.empty() ? "none" : adapter; }
 
 TableCell secondary_cell(const ReportRow& row) {
   std::string text;
@@ -150,8 +148,7 @@ ReportTable overview_table(const Report& report) {
     if (in_mean.size() > 1)
       cells.push_back(
           decimal_cell(points.size() == in_mean.size() ? mean(points) : not_measured, 1));
-    std::vector<TableCell> line = {policy, adapter.empty() ? "none" : adapter,
-                                   percent_cell(mean(fractions))};
+    std::vector<TableCell> line = {policy, adapter_name(adapter), percent_cell(mean(fractions))};
     line.insert(line.end(), cells.begin(), cells.end());
     table.rows.push_back(std::move(line));
   }
@@ -181,11 +178,45 @@ ReportTable results_table(const Report& report) {
                           row.nominal_ratio > 0 ? TableCell(fmt::format("{}x", row.nominal_ratio),
                                                             static_cast<double>(row.nominal_ratio))
                                                 : TableCell(dash),
-                          adapter_name(row), row.context_read.empty() ? dash : row.context_read,
+                          adapter_name(row.adapter),
+                          row.context_read.empty() ? dash : row.context_read,
                           std::string(row.is_query_aware ? "yes" : "no"), secondary_cell(row),
                           count_cell(row.num_below_floor), count_cell(row.num_truncated)});
   }
   return table;
+}
+
+std::vector<ReportTable> equal_tables(const Report& report) {
+  std::vector<ReportTable> tables;
+  for (const BudgetGroup& group : report.equal_budgets) {
+    std::string caption =
+        fmt::format("{}, as much as {} ({} of the keys), n = {}", group.task, group.target,
+                    percent_cell(group.target_fraction).text, core::format_count(group.num_items));
+    if (group.num_below_floor > 0)
+      caption += fmt::format("; {} items shorter than a policy's floor left out",
+                             core::format_count(group.num_below_floor));
+    ReportTable table{std::move(caption),
+                      {{"policy"},
+                       {metric_of(report, group.task) + " (95 %)", number},
+                       {"keys read", number},
+                       {"adapter"},
+                       {"context read with"},
+                       {"query-aware"}},
+                      {}};
+    for (const BudgetMember& member : group.members) {
+      TableCell read = percent_cell(member.fraction_read);
+      if (member.is_off) read.text += " *";
+      table.rows.push_back(
+          {member.policy,
+           member.is_out ? TableCell("out")
+                         : interval_cell(member.score, digits_of(kind_of(report, group.task))),
+           std::move(read), adapter_name(member.adapter),
+           member.context_read.empty() ? dash : member.context_read,
+           std::string(member.is_query_aware ? "yes" : "no")});
+    }
+    tables.push_back(std::move(table));
+  }
+  return tables;
 }
 
 ReportTable cost_table(const Report& report) {
@@ -218,20 +249,24 @@ ReportTable cost_table(const Report& report) {
 }
 
 ReportTable pairs_table(const Report& report) {
-  ReportTable table{"Difference of the scores on the same items, first minus second",
-                    {{"first"},
-                     {"second"},
-                     {"task"},
-                     {"difference (95 %)", number},
-                     {"n", number},
-                     {"p", number},
-                     {"p (Holm)", number}},
-                    {}};
+  ReportTable table{
+      "Difference of the scores on the same items, first minus second; of "
+      "perplexities that of the losses, in nats per token",
+      {{"first"},
+       {"second"},
+       {"task"},
+       {"difference (95 %)", number},
+       {"n", number},
+       {"p", number},
+       {"p (Holm)", number}},
+      {}};
   for (const PairedComparison& pair : report.pairs) {
-    table.rows.push_back(
-        {pair.policy_a, pair.policy_b, pair.task,
-         interval_cell(pair.difference, digits_of(kind_of(report, pair.task)), "+"),
-         count_cell(pair.num_items), p_cell(pair.p_value), p_cell(pair.adjusted_p_value)});
+    const bool are_losses = kind_of(report, pair.task) == ScoreKind::perplexity;
+    TableCell difference = interval_cell(pair.difference, are_losses ? 3 : 1, "+");
+    if (are_losses && std::isfinite(difference.value)) difference.text += " nats";
+    table.rows.push_back({pair.policy_a, pair.policy_b, pair.task, std::move(difference),
+                          count_cell(pair.num_items), p_cell(pair.p_value),
+                          p_cell(pair.adjusted_p_value)});
   }
   return table;
 }

@@ -36,6 +36,8 @@ struct ReportTable {
 /// Scores by policy and task; no rows if there are fewer than two tasks.
 ReportTable overview_table(const Report& report);
 ReportTable results_table(const Report& report);
+/// One for every task and target.
+std::vector<ReportTable> equal_tables(const Report& report);
 ReportTable cost_table(const Report& report);
 ReportTable pairs_table(const Report& report);
 /// The numbers behind the charts of one task.

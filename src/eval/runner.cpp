@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "eval/perplexity.h"
 
 namespace gsa::eval {
 namespace {
@@ -29,6 +30,40 @@ std::vector<Place> all_places(std::span<const Task> tasks) {
   for (const Task& task : tasks)
     for (const TaskItem& item : task.items) places.push_back({&task, &item, places.size()});
   return places;
+}
+
+/// Items of one task that are answered together.
+using Block = std::vector<Place>;
+
+std::int64_t context_bytes(const TaskItem& item) {
+  std::int64_t count = 0;
+  for (const std::string& document : item.documents) count += std::ssize(document);
+  return count;
+}
+
+/// This process's share of the items in blocks. Those of a block are of similar length, as a batch
+/// takes as long as its longest; the longest ones come first, so that what does not fit shows at
+/// once.
+std::vector<Block> make_blocks(std::span<const Task> tasks, const RunOptions& options) {
+  auto places = all_places(tasks);
+  const auto is_of_another = [&](const Place& place) {
+    return place.idx % static_cast<std::size_t>(options.share.size) !=
+           static_cast<std::size_t>(options.share.rank);
+  };
+  std::erase_if(places, is_of_another);
+  if (options.batch_size > 1) {
+    std::ranges::stable_sort(places, {}, [](const Place& place) {
+      return std::pair(place.task, -context_bytes(*place.item));
+    });
+  }
+  std::vector<Block> blocks;
+  for (const Place& place : places) {
+    const bool begins_block = blocks.empty() || blocks.back().front().task != place.task ||
+                              std::ssize(blocks.back()) == options.batch_size;
+    if (begins_block) blocks.emplace_back();
+    blocks.back().push_back(place);
+  }
+  return blocks;
 }
 
 /// Gives the calling thread a stream of its own on a GPU.
@@ -56,18 +91,10 @@ class Run {
   Run(std::span<const Task> tasks, std::span<const Entrant> entrants, const RunOptions& options)
       : entrants_(entrants),
         options_(options),
-        file_(options.records_file, options.run_name, options.share.rank, options.share.size) {
-    const auto places = all_places(tasks);
-    records_.resize(places.size());
-    const auto size = static_cast<std::size_t>(options.share.size);
-    for (const Place& place : places) {
-      if (place.idx % size != static_cast<std::size_t>(options.share.rank)) continue;
-      ++num_items_;
-      const bool begins_block = blocks_.empty() || blocks_.back().front().task != place.task ||
-                                std::ssize(blocks_.back()) == options.batch_size;
-      if (begins_block) blocks_.emplace_back();
-      blocks_.back().push_back(place);
-    }
+        blocks_(make_blocks(tasks, options)),
+        file_(options.records_file, options.run_name, options.share.rank, options.share.size),
+        records_(all_places(tasks).size()) {
+    for (const Block& block : blocks_) num_items_ += std::ssize(block);
   }
 
   RunResult run() {
@@ -84,8 +111,6 @@ class Run {
   }
 
  private:
-  using Block = std::vector<Place>;
-
   /// Thrown to leave an item that is being read.
   struct Ended {};
 
@@ -163,7 +188,7 @@ class Run {
   std::vector<bool> find_missing(const Place& place, std::vector<Record>& found) const {
     std::vector<bool> missing;
     for (const Entrant& entrant : entrants_) {
-      const Record* record = file_.find(place.task->name, *place.item, entrant.name);
+      const Record* record = file_.find(place.task->name, *place.item, entrant);
       if (record != nullptr) found.push_back(*record);
       missing.push_back(record == nullptr && entrant.plays(place.task->name));
     }
@@ -198,6 +223,17 @@ class Run {
   std::exception_ptr error_;
 };
 
+/// Says before anything is answered that a text to be predicted is too long: the longest come last.
+void check_longest(const Task& task, const Entrant& entrant, const AnswerOptions& options) {
+  if (!is_perplexity(task) || task.items.empty()) return;
+  const TaskItem& longest = *std::ranges::max_element(task.items, {}, context_bytes);
+  try {
+    prepare_item(task, longest, entrant.run.model, options);
+  } catch (const Error&) {
+    rethrow_named({&task, &longest, 0});
+  }
+}
+
 /// The items that the records file holds whole, and failures; `num_done` counts both.
 RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
                  const RecordsFile& file, std::int64_t& num_done) {
@@ -209,7 +245,7 @@ RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
     bool is_whole = true;
     for (const Entrant& entrant : entrants) {
       if (!entrant.plays(task)) continue;
-      const Record* record = file.find(task, *place.item, entrant.name);
+      const Record* record = file.find(task, *place.item, entrant);
       if (record != nullptr) result.records.push_back(*record);
       is_whole &= record != nullptr;
     }
@@ -226,6 +262,8 @@ RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
 RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entrants,
                     const RunOptions& options) {
   if (tasks.empty() || entrants.empty()) return {};
+  if (options.on_failure == OnFailure::stop)
+    for (const Task& task : tasks) check_longest(task, entrants.front(), options.answer);
   return Run(tasks, entrants, options).run();
 }
 

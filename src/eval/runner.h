@@ -30,11 +30,13 @@ struct RunOptions {
   /// Blocks of items that are read and answered at the same time, each by a thread of its own (on a
   /// GPU: with a stream of its own).
   int num_workers = 1;
-  std::int64_t batch_size = 1;  ///< items of a block, which are answered in one forward per token
+  /// Items of a block, which are answered in one forward per token. Above 1 the items of a task go
+  /// from long to short.
+  std::int64_t batch_size = 1;
   OnFailure on_failure = OnFailure::stop;
   /// Every finished record is a line of this file, so that a run that was cut off goes on where it
   /// stopped; empty: none. Of several processes each writes FILE.rankN. Input error if the file is
-  /// of another run. A record is found again by task, item, question and policy.
+  /// of another run. See `RecordsFile::find` for what is not answered again.
   std::filesystem::path records_file;
   std::string run_name;  ///< what answers depend on besides item and policy: models, prompts, ...
   Share share;

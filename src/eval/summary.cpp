@@ -87,6 +87,7 @@ class Matching {
     const auto left_out = short_items();
     table.left_out.assign(left_out.begin(), left_out.end());
     add_row(table, table.target, left_out);
+    table.target_fraction = table.rows.empty() ? table.wanted : table.rows.front().fraction_read;
     for (const Matched* one : matched_) {
       if (!one->is_found) {
         table.unmatched.push_back(*one);
@@ -153,11 +154,15 @@ void adjust(std::span<Comparison> comparisons) {
 
 }  // namespace
 
-bool is_loss(const Record& record) { return record.metric == kPerplexityName; }
+double scale_of(std::string_view metric) { return is_loss(metric) ? 1 : 100; }
+
+bool EqualBudget::is_off(const Row& row) const {
+  return std::abs(row.fraction_read - target_fraction) > kTolerance * target_fraction;
+}
 
 Interval mean_score(std::span<const Record* const> records) {
   const Interval mean = bootstrap(column(records, [](const Record& r) { return r.score; }));
-  if (records.empty() || !is_loss(*records.front())) return mean;
+  if (records.empty() || !is_loss(records.front()->metric)) return mean;
   return {std::exp(mean.mean), std::exp(mean.low), std::exp(mean.high)};
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "eval/calibration.h"
@@ -29,8 +30,8 @@ struct Summary {
   std::int64_t num_truncated = 0;
 };
 
-/// Whether a record's score is a loss.
-bool is_loss(const Record& record);
+/// What scores of a metric are multiplied with to be shown: 100, or 1 of the metric perplexity.
+double scale_of(std::string_view metric);
 /// Mean and interval of records' scores; see `Summary::score`.
 Interval mean_score(std::span<const Record* const> records);
 
@@ -46,11 +47,16 @@ struct EqualBudget {
   };
   std::string task;
   std::string target;
-  double wanted = 0;                  ///< fraction that the target read when budgets were sought
-  std::int64_t num_items = 0;         ///< the same items for all rows
+  double wanted = 0;           ///< fraction that the target read when budgets were sought
+  double target_fraction = 0;  ///< what the target policy reads on these items; of a share, and if
+                               ///< the policy is not in the run, `wanted`
+  std::int64_t num_items = 0;  ///< the same items for all rows
   std::vector<std::string> left_out;  ///< items shorter than the floor of one of the policies
   std::vector<Row> rows;              ///< the target first, if it is a policy of the run
   std::vector<Matched> unmatched;     ///< policies that no budget brings to the target
+
+  /// Whether a row reads more or less than the target on these items by more than `kTolerance`.
+  bool is_off(const Row& row) const;
 };
 
 /// One table per task and target. An item is left out if a policy would read more than the target

@@ -9,6 +9,7 @@
 #include "core/json.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
+#include "text/sha256.h"
 
 namespace gsa::eval {
 namespace {
@@ -52,14 +53,17 @@ std::string read_document(const json& entry, const std::string& where) {
   return title.empty() || text->empty() ? *text : title + "\n" + *text;
 }
 
-std::vector<std::string> read_documents(const json& record, const std::string& where) {
+std::vector<std::string> read_documents(const json& record, const TaskFormat& format,
+                                        const std::string& where) {
   std::vector<std::string> documents;
   const auto list = record.find("documents");
   if (list == record.end() || list->is_null()) {
     if (auto context = core::find_string(record, "context", where))
       documents.push_back(*std::move(context));
   } else if (list->is_array()) {
-    for (const json& entry : *list) documents.push_back(read_document(entry, where));
+    for (const json& entry : *list)
+      documents.push_back(
+          shown_document(format, read_document(entry, where), documents.size() + 1));
   } else {
     input_error("task: {}: 'documents' is a JSON {}, not a list", where, list->type_name());
   }
@@ -77,6 +81,10 @@ std::vector<std::string> read_answers(const json& record, const std::string& whe
       answers.push_back(*std::move(answer));
   }
   if (answers.empty()) input_error("task: {}: has no 'answers'", where);
+  for (const std::string& answer : answers) {
+    if (core::trimmed(answer).empty())
+      input_error("task: {}: an answer is empty: leave it out", where);
+  }
   return answers;
 }
 
@@ -95,6 +103,14 @@ std::string read_question(const json& record, const TaskFormat& format, const st
 void check_for_metric(const TaskItem& item, Metric metric, const std::string& where) {
   if (metric == Metric::classification && item.classes.empty())
     input_error("task: {}: has no 'all_classes', which a classification needs", where);
+  if (metric == Metric::subspan_match) {
+    for (const std::string& answer : item.answers) {
+      if (normalize_answer(answer).empty()) {
+        input_error("task: {}: the answer '{}' would stand in every text: leave it out", where,
+                    core::printable(answer));
+      }
+    }
+  }
   if (metric != Metric::retrieval && metric != Metric::retrieval_zh) return;
   for (const std::string& answer : item.answers) {
     if (score(metric, answer, {&answer, 1}) == 0) {
@@ -109,7 +125,7 @@ TaskItem read_item(const json& record, const TaskFormat& format, std::int64_t nu
   TaskItem item;
   item.id = find_string_of(record, "_id", "id", where).value_or(std::to_string(number));
   item.question = read_question(record, format, where);
-  item.documents = read_documents(record, where);
+  item.documents = read_documents(record, format, where);
   item.answers = read_answers(record, where);
   item.classes = read_list(record, "all_classes", where);
   item.length = core::find_int(record, "length", where).value_or(0);
@@ -196,6 +212,21 @@ class Reader {
 };
 
 }  // namespace
+
+std::string digest_of(const TaskItem& item) {
+  text::Sha256 digest;
+  const auto add = [&](std::string_view text) {
+    digest.update(fmt::format("{}:", text.size()));  // so that no text goes over into the next
+    digest.update(text);
+  };
+  for (const auto* texts : {&item.documents, &item.answers, &item.classes}) {
+    digest.update(fmt::format("{};", texts->size()));
+    for (const std::string& text : *texts) add(text);
+  }
+  add(item.question);
+  digest.update(fmt::format("{} {}", item.length, item.depth.value_or(-1)));
+  return digest.finish().substr(0, 16);
+}
 
 std::filesystem::path description_path(const std::filesystem::path& path) {
   return path.parent_path() / (name_of(path) + ".task.json");

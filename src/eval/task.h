@@ -25,7 +25,11 @@ struct TaskItem {
   std::vector<std::string> classes = {};  ///< what an answer of a classification may be
   std::int64_t length = 0;                ///< as stated; of generated items in tokens; 0: unknown
   std::optional<double> depth = {};  ///< of the answer of a generated item, 0 (begin) to 1 (end)
+  std::string digest = {};           ///< `digest_of` it, by which its answers are found again
 };
+
+/// 16 hexadecimal digits that depend on everything an item says but for its name.
+std::string digest_of(const TaskItem& item);
 
 struct Task {
   std::string name;  ///< the file's name up to its first dot
@@ -49,7 +53,7 @@ std::filesystem::path description_path(const std::filesystem::path& path);
 /// Reads a task as JSON Lines, perhaps packed (gzip, xz, zstd), in the schema of LongBench:
 ///   input        the question (or question); may be empty where the format says what to do
 ///   documents    list of texts, each a piece of its own, or of {"title", "text"}; or context: one
-///   answers      list of strings (or answer: one)
+///   answers      list of strings (or answer: one), none of them blank
 ///   _id          optional (or id); the line's number otherwise
 ///   all_classes  list of strings; classifications need it
 ///   length       optional

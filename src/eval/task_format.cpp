@@ -20,16 +20,31 @@ using nlohmann::json;
 
 constexpr std::string_view input_mark = "{input}";
 constexpr std::int64_t max_answer_len = 65536;
-constexpr std::array<std::string_view, 8> fields = {
-    "before", "after", "metric", "max_tokens", "chat", "first_line", "language", "like"};
+
+struct Field {
+  std::string_view name, help;
+};
+
+constexpr auto fields = std::to_array<Field>({
+    {"before", "text in front of the documents (default: none)"},
+    {"after", "text behind them; {input} stands once for the record's question"},
+    {"metric", "how answers are scored: a metric of the table above (qa_f1), last_number or found"},
+    {"max_tokens", "longest answer in tokens (32)"},
+    {"chat", "false: the text as it is, without the model's chat template (true)"},
+    {"first_line", "whether only the first line of an answer counts (true)"},
+    {"language", "for display (en)"},
+    {"like", "a format of the table above, which gives the defaults"},
+});
 
 void check_fields(const json& object, const std::string& where) {
   if (!object.is_object())
     input_error("task: {}: is a JSON {}, not an object", where, object.type_name());
   for (const auto& [key, value] : object.items()) {
-    if (std::ranges::find(fields, key) == fields.end())
-      input_error("task: {}: has no use for the field '{}': use {}", where, core::printable(key),
-                  fmt::join(fields, ", "));
+    if (std::ranges::find(fields, key, &Field::name) != fields.end()) continue;
+    std::vector<std::string_view> names;
+    for (const Field& field : fields) names.push_back(field.name);
+    input_error("task: {}: has no use for the field '{}': use {}", where, core::printable(key),
+                fmt::join(names, ", "));
   }
 }
 
@@ -95,6 +110,24 @@ TaskFormat read_format(const std::filesystem::path& path) {
   format.first_line = core::find_bool(object, "first_line", where).value_or(format.first_line);
   format.language = core::find_string(object, "language", where).value_or(format.language);
   return format;
+}
+
+std::string description_help() {
+  std::string text =
+      "A format of your own for NAME.jsonl: NAME.task.json beside it, an object with any of\n";
+  for (const Field& field : fields) text += fmt::format("  {:<11} {}\n", field.name, field.help);
+  return text +
+         R"(  for example {"before": "Report:\n", "after": "\n\nQ: {input}\nA:", "max_tokens": 16})" +
+         "\nWithout before and after the documents and the question follow each other.\n";
+}
+
+std::string shown_document(const TaskFormat& format, std::string_view document,
+                           std::size_t number) {
+  if (!format.numbers_documents || document.empty()) return std::string(document);
+  const std::size_t end = document.find('\n');
+  if (end == std::string_view::npos) return fmt::format("Document [{}] {}", number, document);
+  return fmt::format("Document [{}](Title: {}) {}", number, document.substr(0, end),
+                     document.substr(end + 1));
 }
 
 std::string scored_part(const TaskFormat& format, std::string_view answer) {

@@ -21,8 +21,9 @@ struct TaskFormat {
   std::int64_t max_tokens = 32;  ///< of an answer
   /// Only the first line of an answer counts, blank lines before it left out.
   bool first_line = true;
-  bool uses_input = true;       ///< false: what to do is said around the documents
-  std::string language = "en";  ///< "en", "zh" or "code"; for display
+  bool uses_input = true;          ///< false: what to do is said around the documents
+  bool numbers_documents = false;  ///< shows documents as search results: see `shown_document`
+  std::string language = "en";     ///< "en", "zh" or "code"; for display
 };
 
 /// The prompt of a published template: its text in front of the documents, and that behind them, in
@@ -39,7 +40,8 @@ engine::PromptFormat make_prompt(std::string_view before, std::string_view after
 ///                             counts, as published, and here also of the short answers of
 ///                             narrativeqa, qasper, multifieldqa, hotpotqa, 2wikimqa and musique.
 ///   nq, triviaqa_open         questions to passages that were retrieved (Liu et al. 2023): prompt
-///                             without the passages' numbers, answer contained, 100 tokens
+///                             (blank lines between passages where it has line breaks), answer
+///                             contained, 100 tokens
 std::optional<TaskFormat> find_format(std::string_view name);
 /// All names of the catalogue in the order of LongBench's table.
 std::vector<std::string> format_names();
@@ -56,6 +58,14 @@ std::vector<std::string> format_names();
 /// All are optional; without `before` and `after` the prompt is the session's own. Input error that
 /// names the file and the field for an unknown field, a wrong type or value.
 TaskFormat read_format(const std::filesystem::path& path);
+
+/// The fields of a description in one line each, for users.
+std::string description_help();
+
+/// A document of a list, counted from 1, as a format shows it: as it is, or numbered as Liu et al.
+/// 2023 show passages, "Document [1](Title: T) text", where the first of several lines is the
+/// title. Empty if it is.
+std::string shown_document(const TaskFormat& format, std::string_view document, std::size_t number);
 
 /// An answer as it is scored: its first line where the format says so.
 std::string scored_part(const TaskFormat& format, std::string_view answer);

@@ -36,6 +36,15 @@ FileSpec parse_file(const std::string& spec) {
   return {std::nullopt, spec};
 }
 
+Task make_task(const std::string& spec, const text::Tokenizer& tokenizer,
+               const ReadTaskOptions& options) {
+  if (is_generated(spec)) return generate_task(parse_generated(spec), tokenizer);
+  FileSpec file = parse_file(spec);
+  ReadTaskOptions read = options;
+  if (file.format) read.format = std::move(file.format);
+  return read_task(file.path, read);
+}
+
 }  // namespace
 
 std::vector<std::string> split_task_list(std::string_view list) {
@@ -64,11 +73,9 @@ void check_task(const std::string& spec) {
 
 Task open_task(const std::string& spec, const text::Tokenizer& tokenizer,
                const ReadTaskOptions& options) {
-  if (is_generated(spec)) return generate_task(parse_generated(spec), tokenizer);
-  FileSpec file = parse_file(spec);
-  ReadTaskOptions read = options;
-  if (file.format) read.format = std::move(file.format);
-  return read_task(file.path, read);
+  Task task = make_task(spec, tokenizer, options);
+  for (TaskItem& item : task.items) item.digest = digest_of(item);
+  return task;
 }
 
 }  // namespace gsa::eval

@@ -19,7 +19,7 @@ std::vector<std::string> split_task_list(std::string_view list);
 /// its format is known, that the options of a generated task are right. Input error otherwise.
 void check_task(const std::string& spec);
 
-/// A task by what the command line calls it:
+/// A task by what the command line calls it, with digests of its items:
 ///   FILE                 see `read_task`
 ///   FORMAT=FILE          with a format of the catalogue
 ///   passkey, needle, kv, lines with options: see `generate.h`; lengths count this tokenizer's

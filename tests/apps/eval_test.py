@@ -4,6 +4,8 @@ import gzip
 import json
 import lzma
 import os
+import re
+import shlex
 import signal
 import subprocess
 import time
@@ -112,6 +114,7 @@ def test_packed_tasks(gsa, arguments, task, tmp_path):
         (to_lines(items(1)) + "[]\n", "foxes.jsonl:2"),
         (to_lines(items(1, answers=[])), "foxes.jsonl:1: has no 'answers'"),
         (to_lines(items(1, answers=None)), "foxes.jsonl:1: has no 'answers'"),
+        (to_lines(items(1)) + to_lines(items(1, _id="x", answers=["a", ""])), "foxes.jsonl:2: an answer is empty"),
         (to_lines(items(1, input="")), "'input'"),
         (to_lines(items(1, documents=None)), "'documents'"),
         (to_lines(items(3, _id="twice")), "foxes.jsonl:2: another record has the _id 'twice'"),
@@ -316,10 +319,102 @@ def test_policies_are_held_to_one_budget(gsa, arguments, task, tmp_path):
         for fraction in read.values():
             assert fraction == pytest.approx(table["fraction_wanted"], rel=0.05)
         assert len(read) + len(table["unmatched"]) == 4 + (table["target"] == "gist-only@4")
+        aim = read.get("gist-only@4", 0.6) if table["target"] != "0.6" else 0.6
+        assert table["fraction_target"] == aim
+        for row in table["policies"]:
+            assert row["off_target"] == (abs(row["fraction_read"] - aim) > 0.05 * aim)
+            assert row["adapter"] is None and row["context_read"] and row["query_aware"] in (True, False)
     against = {row["policy"] for row in result["comparisons"]}
     assert "full" in against and all(row["baseline"] == "gist-only@4" for row in result["comparisons"])
     assert (tmp_path / "records.jsonl.budgets0.json").exists()
     assert gsa(*command).json() == result
+    answered = {json.loads(line)["id"] for line in records.read_text().splitlines()[1:]}
+    assert answered == {f"q{i}" for i in (0, 2, 3, 5, 6, 8)}, "the middle of each third sets budgets"
+
+
+@pytest.fixture
+def matching(arguments, task, tmp_path):
+    """A run whose budgets are matched, of some policies; its task has items long enough for that."""
+    task.write_text(to_lines(items(6, documents=[FOX * 14])))
+
+    def make(policies, *options, target="0.6"):
+        return arguments("--tasks", task, "--match", target, "--calibration-items", 3, "--records",
+                         tmp_path / "records.jsonl", "--json", *options, policies=policies)  # fmt: skip
+
+    return make
+
+
+def test_policies_that_come_later_get_budgets(gsa, matching, tmp_path):
+    records, budgets = tmp_path / "records.jsonl", tmp_path / "records.jsonl.budgets0.json"
+    rows = {}
+    for policies in ("full,streaming", "full,streaming,h2o"):
+        result = gsa(*matching(policies)).json()
+        now = {row["policy"]: row for row in result["results"]}
+        assert len(now) == policies.count(",") + 1
+        assert len(result["equal_budgets"][0]["policies"]) == policies.count(",")
+        assert rows.items() <= now.items(), "what is there is not done again"
+        rows = now
+    kept = budgets.read_bytes(), records.read_bytes()
+    for policies in ("full,streaming", "full,h2o"):
+        for options in ((), ("--finished",)):
+            result = gsa(*matching(policies, *options)).json()
+            assert [row["policy"] for row in result["results"]] == ["full", policies.split(",")[1] + ":match=0.6"]
+            assert len(result["equal_budgets"][0]["policies"]) == 1
+            assert (budgets.read_bytes(), records.read_bytes()) == kept
+    assert "no budget of snapkv" in gsa(*matching("full,snapkv", "--finished")).error_line()
+
+
+def test_processes_wait_for_budgets_of_all_policies(gsa, matching, tmp_path):
+    assert gsa(*matching("full,streaming")).code == 0
+    command = matching("full,streaming,h2o")
+    ranks = [start(command, {"RANK": str(rank), "WORLD_SIZE": "2"}) for rank in range(2)]
+    outputs = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], outputs
+    assert len(json.loads(outputs[0][0])["results"]) == 3
+    assert list(tmp_path.glob("*.part")) == []
+    sign_of_life = tmp_path / "records.jsonl.budgets0.part"
+    sign_of_life.mkdir()  # where others look for it, and it cannot be written
+    alone = gsa(*matching("full,snapkv"), env={"RANK": "0", "WORLD_SIZE": "2"})
+    assert alone.code == USAGE and sign_of_life.name in alone.error_line()
+
+
+def test_items_that_changed_are_answered_again(gsa, arguments, task, tmp_path):
+    records = tmp_path / "records.jsonl"
+
+    def run(change, *options):
+        task.write_text(to_lines(items(3, **change)))
+        return gsa(*arguments("--tasks", task, "--json", *options)).json()
+
+    first = run({}, "--records", records)
+    text = records.read_text()
+    predictions = [json.loads(line)["prediction"] for line in text.splitlines()[1:]]
+    prediction = next(filter(str.strip, predictions))
+    for i, change in enumerate([{"documents": [FOX * 4]}, {"answers": [prediction]}]):
+        changed = run(change, "--records", records)
+        assert changed == run(change) and changed != first
+        assert records.read_text().count("\n") == 1 + (2 + i) * 3 * len(POLICIES)
+    kept = records.read_bytes()
+    assert run({}, "--records", records) == first and records.read_bytes() == kept, "answers to all are there"
+
+    older = tmp_path / "older.jsonl"  # by a version that wrote no digests
+    older.write_text(re.sub(r'"item":"[0-9a-f]{16}",', "", text))
+    assert older.stat().st_size < len(text)
+    kept = older.read_bytes()
+    assert run({}, "--records", older) == first and older.read_bytes() == kept
+
+
+def test_budgets_are_of_the_items_they_were_set_on(gsa, matching, task, tmp_path):
+    budgets = tmp_path / "records.jsonl.budgets0.json"
+    command = matching("full,streaming")
+    gsa(*command).json()
+    kept = json.loads(budgets.read_text())
+    changed = list(items(6, documents=[FOX * 14]))
+    changed[1]["documents"] = [FOX * 9]  # one that budgets are set on
+    task.write_text(to_lines(changed))
+    result = gsa(*command).json()
+    assert json.loads(budgets.read_text())["items"] != kept["items"]
+    (tmp_path / "records.jsonl").unlink()
+    assert gsa(*command).json() == result, "and answers are those of the new budgets"
 
 
 def test_processes_share_the_search_for_budgets(gsa, arguments, task, tmp_path):
@@ -357,6 +452,14 @@ def test_reports(gsa, arguments, refuse, task, tmp_path):
         text = path.read_text()
         assert "foxes" in text and "streaming:tokens=64" in text
     assert "gsa eval --tasks" in paths[1].read_text()
+    apart = tmp_path / "it's a report.md"
+    command = arguments("--tasks", task, "--report", apart, "--system", "")
+    assert gsa(*command).code == 0
+    (line,) = (line for line in apart.read_text().splitlines() if line.startswith("gsa eval"))
+    words = shlex.split(line)
+    assert words[:2] == ["gsa", "eval"] and words.count(str(apart)) == 1
+    assert words[words.index("--system") + 1] == ""
+    assert len(words) == 1 + len(command)
     assert "report.pdf" in refuse("--tasks", task, "--report", tmp_path / "report.pdf")
 
 

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 
+#include "core/file.h"
 #include "engine/tiny_model.h"
 #include "eval/perplexity.h"
 #include "eval/runner.h"
@@ -114,6 +116,19 @@ TEST(EvalCalibration, ItemsShorterThanAFloorAreLeftOut) {
   EXPECT_TRUE(matched[0].is_found);
 }
 
+TEST(EvalCalibration, EveryMeasurementIsASignOfLife) {
+  const std::vector<MatchTarget> targets = {target_of("0.5")};
+  std::vector<Entrant> entrants;
+  entrants.emplace_back(run_of("meanpool@8"), targets[0].name);
+  AnswerOptions counting = options();
+  int num_signs = 0;
+  counting.on_read = [&](std::int64_t num_read, std::int64_t num_total) {
+    num_signs += num_read == num_total;
+  };
+  calibrate(make_task(3, 700, 1), targets, entrants, counting);
+  EXPECT_GE(num_signs, 2 * 3) << "contexts are read once, and measured at the floor and above";
+}
+
 TEST(EvalCalibration, TextsToBePredictedAreMeasuredToo) {
   const Task task =
       make_perplexity_task({.lengths = {300, 600}, .num_predicted = 20, .num_per_length = 1},
@@ -139,16 +154,45 @@ TEST(EvalCalibration, BudgetsAreKept) {
   const TempDir dir;
   const std::vector<Matched> matched = {
       {"a", "x:match=0.1", "0.1", 0.1, 0.104, 0.02, 0.0625, true, 8, 1}};
-  EXPECT_FALSE(read_matched("run", dir / "budgets"));
-  write_matched(matched, "run", dir / "budgets");
-  const auto found = read_matched("run", dir / "budgets");
-  ASSERT_TRUE(found);
-  EXPECT_EQ(found->front().entrant, "x:match=0.1");
-  EXPECT_EQ(found->front().share, 0.0625);
-  EXPECT_EQ(found->front().num_below_floor, 1);
-  EXPECT_FALSE(read_matched("another run", dir / "budgets"));
+  Task items = make_task(2, 50, 1);
+  EXPECT_TRUE(read_matched("run", items, dir / "budgets").empty());
+  write_matched(matched, "run", items, dir / "budgets");
+  const auto found = read_matched("run", items, dir / "budgets");
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.front().entrant, "x:match=0.1");
+  EXPECT_EQ(found.front().share, 0.0625);
+  EXPECT_EQ(found.front().num_below_floor, 1);
+  EXPECT_TRUE(read_matched("another run", items, dir / "budgets").empty());
+  items.items[1].documents.emplace_back("More.");
+  EXPECT_TRUE(read_matched("run", items, dir / "budgets").empty());
+
+  auto object = nlohmann::json::parse(core::read_file(dir / "budgets"));
+  object.erase("items");
+  std::ofstream(dir / "budgets") << object;
+  EXPECT_EQ(read_matched("run", items, dir / "budgets").size(), 1U) << "an older file";
   std::ofstream(dir / "budgets") << "{\"run\": \"run\", \"budg";
-  EXPECT_FALSE(read_matched("run", dir / "budgets"));
+  EXPECT_TRUE(read_matched("run", items, dir / "budgets").empty());
+}
+
+TEST(EvalCalibration, BudgetsAreOfAnEntrantAndATarget) {
+  std::vector<Entrant> entrants;
+  entrants.emplace_back(run_of("full"));
+  for (const char* target : {"0.1", "0.2"}) entrants.emplace_back(run_of("streaming"), target);
+  const auto budget_of = [](const Entrant& entrant) {
+    Matched one;
+    one.entrant = entrant.name;
+    one.target = entrant.target;
+    return one;
+  };
+  const std::vector<Matched> kept = {budget_of(Entrant(run_of("h2o"), "0.1")),
+                                     budget_of(entrants[2]), budget_of(entrants[1])};
+  EXPECT_TRUE(without_budget(entrants, kept).empty());
+  const auto used = budgets_of(entrants, kept);
+  ASSERT_EQ(used.size(), 2U) << "not that of a policy that is not asked for";
+  EXPECT_EQ(used[0].target, "0.1");
+  const auto missing = without_budget(entrants, std::span(kept).first(2));
+  ASSERT_EQ(missing.size(), 1U);
+  EXPECT_EQ(missing[0].name, entrants[1].name);
 }
 
 TEST(EvalEntrant, KnowsWhichBudgetsCanBeSet) {

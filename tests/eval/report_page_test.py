@@ -20,7 +20,7 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 NUM_POLICIES, NUM_TASKS = 10, 3  # of the sample
 # By section: three tasks against keys read, one against length, four bars.
 NUM_CHARTS = {"budget": NUM_TASKS, "length": 1, "cost": 4}
-NUM_ROWS = {"overview": NUM_POLICIES, "results": NUM_POLICIES * NUM_TASKS, "pairs": NUM_POLICIES - 1,
+NUM_ROWS = {"overview": NUM_POLICIES, "equal": 5 * NUM_TASKS, "results": NUM_POLICIES * NUM_TASKS, "pairs": NUM_POLICIES - 1,
             "cost": NUM_POLICIES * NUM_TASKS}  # fmt: skip
 
 # For every canvas the colours of its series that no pixel has.

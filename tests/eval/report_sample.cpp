@@ -77,6 +77,23 @@ ReportRow row_of(const Task& task, const Policy& policy) {
   return row;
 }
 
+BudgetGroup group_of(const Task& task) {
+  BudgetGroup group{task.name, "gsa@16", 0.093, 188, 12, {}};
+  for (const char* policy : {"gsa@16", "snapkv:match=gsa@16", "quest@16:match=gsa@16",
+                             "streaming:match=gsa@16", "h2o:dense=20:match=gsa@16"}) {
+    BudgetMember& member = group.members.emplace_back();
+    member.policy = policy;
+    member.adapter = policy[0] == 'g' ? "gsa-smollm2-135m-gist" : "gsa-smollm2-135m-full-ft";
+    member.context_read = policy[0] == 'g' ? "gist mask" : "full attention";
+    member.is_query_aware = policy[0] != 'h';
+    member.is_off = policy[0] == 'q';
+    member.is_out = policy[0] == 'h';
+    member.fraction_read = member.is_off ? 0.104 : member.is_out ? 0.31 : 0.093;
+    if (!member.is_out) member.score = around(task.score * 0.8, 0.4);
+  }
+  return group;
+}
+
 void add_needles(Report& report) {
   for (const char* policy : {"full", "gsa@16"}) {
     for (const std::int64_t length : {1024, 2048, 4096, 8192}) {
@@ -120,6 +137,7 @@ Report sample_report() {
           {task.name, policy.series, policy.spec, policy.fraction_read, row.score});
     }
   }
+  for (const Task& task : tasks) report.equal_budgets.push_back(group_of(task));
   for (const Policy& policy : policies) {
     for (const auto& [low, high] :
          {std::pair{512, 1023}, {1024, 2047}, {2048, 4095}, {4096, 8191}}) {

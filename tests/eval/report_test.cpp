@@ -129,6 +129,17 @@ TEST(ReportCsv, KeepsEveryNumberAndName) {
   }
   EXPECT_EQ(csv_section(report, "secondary").size(), 40U);
   EXPECT_EQ(csv_section(report, "budget").size(), report.budgets.size());
+  const auto equal = csv_section(report, "equal_budget");
+  ASSERT_EQ(equal.size(), 3U * 5U);
+  auto off = equal[2], out = equal[4];
+  EXPECT_EQ(off["policy"], "quest@16:match=gsa@16");
+  EXPECT_EQ(off["target"], "gsa@16");
+  EXPECT_EQ(off["n"], "188");
+  EXPECT_EQ(off["fraction_read"], "0.104");
+  EXPECT_EQ(off["fraction_target"], "0.093");
+  EXPECT_EQ(off["off_target"], "true");
+  EXPECT_EQ(out["score"], "");
+  EXPECT_EQ(out["n"], "0");
   EXPECT_EQ(csv_section(report, "length").size(), report.lengths.size());
   EXPECT_EQ(csv_section(report, "needle").size(), report.needles.size());
   EXPECT_EQ(csv_section(report, "pair").size(), report.pairs.size());
@@ -167,9 +178,9 @@ TEST(ReportMarkdown, IsATable) {
 
 TEST(ReportMarkdown, HasEverySectionOfTheSample) {
   const std::string text = to_markdown(sample_report());
-  for (const char* heading :
-       {"Scores at a glance", "Quality against keys read", "Results", "Quality against length",
-        "Needles by depth and length", "Paired comparisons", "Speed and memory", "Diagnostics"})
+  for (const char* heading : {"Scores at a glance", "Quality against keys read", "At equal budgets",
+                              "Results", "Quality against length", "Needles by depth and length",
+                              "Paired comparisons", "Speed and memory", "Diagnostics"})
     EXPECT_THAT(text, HasSubstr(std::string("\n## ") + heading + "\n"));
   // Every line of a table has as many cells as the one above it.
   std::istringstream stream(text);
@@ -212,6 +223,33 @@ TEST(ReportTables, OverviewComparesOnlyWholeRows) {
   EXPECT_THAT(text, HasSubstr("| qa (F1) | summary (F1) | pg19 (F1) | mean of 2 tasks |"));
   EXPECT_THAT(text, HasSubstr("| gsa@16 | none | 9.3 % | 41.3 | 21.3 | – | 31.3 |"));
   EXPECT_THAT(text, HasSubstr("| full | none | 9.3 % | – | 21.3 | 14.13 | – |"));
+}
+
+TEST(ReportTables, EqualBudgetsSayWhoReadWhatOnWhichItems) {
+  Report report = one_row();
+  BudgetMember target{"gsa@16", "gists", "gist mask", true, 0.1, {40, 30, 50}};
+  BudgetMember off{"streaming:match=gsa@16", "", "window", false, 0.112, {20, 10, 30}, true};
+  BudgetMember out{"h2o:match=gsa@16", "", "full attention"};
+  out.fraction_read = 0.3;
+  out.is_out = true;
+  report.equal_budgets = {{"qa", "gsa@16", 0.1, 1190, 10, {target, off, out}}};
+  const std::string text = to_markdown(report);
+  EXPECT_THAT(text, HasSubstr("## At equal budgets\n"));
+  EXPECT_THAT(text, HasSubstr("qa, as much as gsa@16 (10.0 % of the keys), n = 1,190; 10 items "
+                              "shorter than a policy's floor left out:\n"));
+  EXPECT_THAT(text,
+              HasSubstr("| gsa@16 | 40.0 (30.0 to 50.0) | 10.0 % | gists | gist mask | yes |"
+                        "\n| streaming:match=gsa@16 | 20.0 (10.0 to 30.0) | 11.2 % \\* | none "
+                        "| window | no |\n| h2o:match=gsa@16 | out | 30.0 % | none | full "
+                        "attention | no |\n"));
+}
+
+TEST(ReportTables, DifferencesOfPerplexitiesAreInNats) {
+  Report report = one_row();
+  report.rows[0].kind = ScoreKind::perplexity;
+  report.pairs = {{"qa", "gsa@16", "full", 20, {0.0512, 0.04, 0.06}, 0.01, 0.02}};
+  EXPECT_THAT(to_markdown(report), HasSubstr("| +0.051 (+0.040 to +0.060) nats |"));
+  EXPECT_EQ(csv_section(report, "pair").at(0)["metric"], "loss in nats per token");
 }
 
 TEST(ReportTables, NumbersAreThoseOfPeople) {
@@ -274,7 +312,7 @@ TEST(ReportHtml, LeavesEmptySectionsOut) {
   EXPECT_EQ(count(text, "<section"), 0);
   EXPECT_THAT(text, Not(HasSubstr("Chart.js v"))) << "no library where there is no chart";
   EXPECT_EQ(count(to_html(one_row()), "<section"), 1);
-  EXPECT_EQ(count(to_html(sample_report()), "<section"), 8);
+  EXPECT_EQ(count(to_html(sample_report()), "<section"), 9);
 }
 
 TEST(Report, RefusesGridsOfAnotherSize) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <regex>
 #include <stop_token>
 #include <thread>
 #include <tuple>
@@ -254,6 +255,32 @@ TEST(EvalRunner, BatchesGiveTheRecordsOfSingleItems) {
   }
 }
 
+/// Items in the order in which they were finished.
+std::vector<std::string> finished_order(const std::filesystem::path& records_file) {
+  const std::regex id(R"re("id":"([^"]*)")re");
+  const std::string text = read(records_file);
+  std::vector<std::string> ids;
+  for (std::sregex_iterator match(text.begin(), text.end(), id), end; match != end; ++match)
+    if (ids.empty() || ids.back() != (*match)[1]) ids.push_back((*match)[1]);
+  return ids;
+}
+
+TEST(EvalRunner, ItemsOfABatchAreOfSimilarLength) {
+  const TempDir dir;
+  auto all = tasks();
+  all.resize(1);
+  std::ranges::swap(all[0].items[1], all[0].items[3]);  // now long ones stand beside short ones
+  const auto runs = policies();
+  auto opts = options(dir / "records");
+  opts.batch_size = 2;
+  const auto records = records_of(all, runs, opts);
+  EXPECT_EQ(finished_order(dir / "records"), (std::vector<std::string>{"3", "2", "1", "0"}));
+  EXPECT_EQ(contents(records), contents(records_of(all, runs, options()))) << "in the items' order";
+  opts = options(dir / "alone");
+  records_of(all, runs, opts);
+  EXPECT_EQ(finished_order(dir / "alone"), (std::vector<std::string>{"0", "3", "2", "1"}));
+}
+
 TEST(EvalRunner, SkipsWhatFailsIfItIsToGoOn) {
   const TempDir dir;
   auto all = tasks();
@@ -362,6 +389,26 @@ TEST(EvalRunner, PredictsTexts) {
       summaries[0].score.mean,
       std::exp((records[0].score + records[3].score + records[6].score + records[9].score) / 4),
       1e-6);
+}
+
+TEST(EvalRunner, RefusesTextsLongerThanTheWindowBeforeItAnswers) {
+  const Task task = make_perplexity_task({.lengths = {64, 512}, .num_predicted = 40},
+                                         random_text(3000, 5), "text", tiny_model()->tokenizer());
+  const auto runs = policies();
+  auto opts = options();
+  opts.answer.max_context = 551;  // one less than the longer one has
+  std::int64_t num_done = 0;
+  opts.on_item = [&](std::int64_t count, std::int64_t) { num_done = count; };
+  EXPECT_THAT(error_of([&] { run_tasks({&task, 1}, runs, opts); }),
+              IsError(ErrorKind::input, "item '512-0': perplexity: 512 tokens and 40"));
+  EXPECT_EQ(num_done, 0);
+  opts.on_failure = OnFailure::skip;
+  const RunResult result = run_tasks({&task, 1}, runs, opts);
+  EXPECT_EQ(result.records.size(), runs.size());
+  ASSERT_EQ(result.failures.size(), 1U);
+  EXPECT_EQ(result.failures[0].item_id, "512-0");
+  opts.answer.max_context = 552;
+  EXPECT_TRUE(run_tasks({&task, 1}, runs, opts).failures.empty());
 }
 
 }  // namespace

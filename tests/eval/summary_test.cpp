@@ -103,6 +103,14 @@ TEST(EvalSummary, EqualBudgetsLeaveOutWhatIsShorterThanAFloor) {
   EXPECT_DOUBLE_EQ(table.rows[0].fraction_read, 0.11);
   EXPECT_EQ(table.rows[1].policy, "x:match=gsa@8");
   EXPECT_DOUBLE_EQ(table.rows[1].fraction_read, 0.13);
+  EXPECT_DOUBLE_EQ(table.target_fraction, 0.11);
+  EXPECT_FALSE(table.is_off(table.rows[0]));
+  EXPECT_TRUE(table.is_off(table.rows[1])) << "close to what was wanted, but the target reads less";
+  EXPECT_FALSE(table.is_off({"z", 0.115, {}}));
+  EXPECT_TRUE(table.is_off({"z", 0.104, {}}));
+  const std::vector<Matched> share = {
+      {"a", "x:match=gsa@8", "0.13", 0.13, 0.13, 0.02, 0.1, true, 8, 0}};
+  EXPECT_EQ(equal_budgets(records, share)[0].target_fraction, 0.13);
   ASSERT_EQ(table.unmatched.size(), 1U);
   EXPECT_EQ(table.unmatched[0].entrant, "y:match=gsa@8");
 }

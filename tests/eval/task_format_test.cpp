@@ -1,13 +1,17 @@
 #include "eval/task_format.h"
 
+#include <fmt/ranges.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <set>
 #include <string>
 
 #include "engine/encode_context.h"
+#include "eval/task.h"
 #include "support/errors.h"
 #include "support/temp_dir.h"
 #include "text/sha256.h"
@@ -83,6 +87,38 @@ TEST(TaskFormat, CatalogueIsAsPublished) {
   EXPECT_EQ(find_format("nq")->metric, Metric::subspan_match);
 }
 
+/// `prompts/qa.prompt` of nelson-liu/lost-in-the-middle and its `get_qa_prompt`, but for a blank
+/// line instead of a line break between two passages.
+TEST(TaskFormat, PassagesAreShownAsPublished) {
+  const TempDir dir;
+  const char* record = R"({"question": "Who?", "answers": ["Tom"], "documents": [)"
+                       R"({"title": "Otters", "text": "Tom is one."}, {"text": "Ann is a cat."}, )"
+                       R"("Hens\nTheir name is Jo.\nAll of them."]})";
+  std::ofstream(dir / "rag.jsonl") << record;
+  for (const char* name : {"nq", "triviaqa_open"}) {
+    const Task task = read_task(dir / "rag.jsonl", {find_format(name), {}});
+    const engine::PromptFormat& prompt = task.format.prompt.value();
+    const std::string text =
+        prompt.before + fmt::format("{}", fmt::join(task.items[0].documents, "\n\n")) +
+        prompt.before_question + task.items[0].question + prompt.after_question;
+    EXPECT_EQ(text,
+              "Write a high-quality answer for the given question using only the provided search "
+              "results (some of which might be irrelevant).\n\n"
+              "Document [1](Title: Otters) Tom is one.\n\n"
+              "Document [2] Ann is a cat.\n\n"
+              "Document [3](Title: Hens) Their name is Jo.\nAll of them.\n\n"
+              "Question: Who?\nAnswer:");
+  }
+  std::ofstream(dir / "rag.jsonl")
+      << R"({"input": "q", "context": "as it is", "answers": ["Tom"]})";
+  const auto nq = find_format("nq");
+  EXPECT_EQ(read_task(dir / "rag.jsonl", {nq, {}}).items[0].documents[0], "as it is");
+  std::ofstream(dir / "rag.jsonl")
+      << R"({"input": "q", "documents": ["a", ""], "answers": ["Tom"]})";
+  EXPECT_THAT(error_of([&] { read_task(dir / "rag.jsonl", {nq, {}}); }),
+              IsError(ErrorKind::input, "document 2 is empty"));
+}
+
 /// What follows the documents is encoded for itself, as the question is not known when they are
 /// read. That differs from the whole only where a token would reach across: a full stop and the
 /// line breaks behind it are one token in some vocabularies.
@@ -129,6 +165,9 @@ TEST(TaskFormat, DescriptionIsRead) {
   EXPECT_TRUE(own.uses_input);
   EXPECT_EQ(own.language, "de");
 
+  EXPECT_TRUE(read(R"({"like": "nq"})").numbers_documents);
+  EXPECT_FALSE(own.numbers_documents);
+
   const TaskFormat plain = read("{}");
   EXPECT_FALSE(plain.prompt.has_value());
   EXPECT_EQ(plain.max_tokens, 32);
@@ -141,6 +180,19 @@ TEST(TaskFormat, DescriptionIsRead) {
   EXPECT_EQ(read(R"({"like": "trec", "chat": true})").prompt->before,
             find_format("trec")->prompt->before);
   EXPECT_FALSE(read(R"({"after": "\nSummary:"})").uses_input);
+}
+
+TEST(TaskFormat, DescriptionIsExplained) {
+  const TempDir dir;
+  const std::string help = description_help();
+  EXPECT_LE(std::ranges::count(help, '\n'), 15);
+  const std::size_t begin = help.find('{', help.find("for example"));
+  std::ofstream(dir / "own.task.json") << help.substr(begin, help.find('\n', begin) - begin);
+  const TaskFormat example = read_format(dir / "own.task.json");
+  EXPECT_EQ(example.prompt, (engine::PromptFormat{"Report:\n", "\n\nQ: ", "\nA:"}));
+  for (const char* field :
+       {"before", "after", "metric", "max_tokens", "chat", "first_line", "like"})
+    EXPECT_THAT(help, testing::HasSubstr(fmt::format("\n  {} ", field)));
 }
 
 TEST(TaskFormat, DescriptionsMistakesAreNamed) {

@@ -5,6 +5,7 @@
 
 #include <fstream>
 #include <map>
+#include <set>
 
 #include "support/compress.h"
 #include "support/errors.h"
@@ -113,6 +114,40 @@ TEST(EvalTask, NeedsWhatItsMetricNeeds) {
               IsError(ErrorKind::input, "the answer '7' names no paragraph"));
 }
 
+TEST(EvalTask, RefusesAnswersThatStandInEveryText) {
+  const TempDir dir;
+  write(dir / "nq.jsonl", R"({"input": "q", "context": "c", "answers": ["a cat"]})"
+                          "\n"
+                          R"({"input": "q", "context": "c", "answers": ["a cat", "The!"]})");
+  EXPECT_THAT(error_of([&] { read_task(dir / "nq.jsonl"); }),
+              IsError(ErrorKind::input, "nq.jsonl:2: the answer 'The!' would stand in every text"));
+  EXPECT_EQ(read_task(dir / "nq.jsonl", {TaskFormat(), {}}).items.size(), 2U)
+      << "other metrics compare whole answers";
+}
+
+TEST(EvalTask, DigestsTellItemsApart) {
+  const TaskItem item{.id = "x",
+                      .documents = {"one", "two"},
+                      .question = "Who?",
+                      .answers = {"a", "b"},
+                      .length = 5};
+  std::set<std::string> digests = {digest_of(item)};
+  EXPECT_EQ(digests.begin()->size(), 16U);
+  const auto is_new = [&](auto change) {
+    TaskItem other = item;
+    change(other);
+    return digests.insert(digest_of(other)).second;
+  };
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.documents = {"onet", "wo"}; }));
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.documents = {"one"}; }));
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.question = "Who"; }));
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.answers = {"a"}; }));
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.classes = {"a", "b"}; }));
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.length = 6; }));
+  EXPECT_TRUE(is_new([](TaskItem& other) { other.depth = 0.5; }));
+  EXPECT_FALSE(is_new([](TaskItem& other) { other.id = "y"; }));
+}
+
 TEST(EvalTask, LeavesOutBrokenLinesWhereAskedTo) {
   const TempDir dir;
   const std::string good = R"({"input": "q", "context": "c", "answers": ["a"]})";
@@ -183,6 +218,8 @@ TEST(EvalTask, NamesFileLineAndFieldOfAMistake) {
       {R"({"input": "q", "context": "c"})", "qa.jsonl:1: has no 'answers'"},
       {R"({"input": "q", "context": "c", "answers": []})", "has no 'answers'"},
       {R"({"input": "q", "context": "c", "answers": [null]})", "'answers' holds a JSON null"},
+      {R"({"input": "q", "context": "c", "answers": ["a", " "]})",
+       "qa.jsonl:1: an answer is empty"},
       {R"({"_id": 1, "input": "q", "context": "c", "answers": ["a"]})", "_id"},
       {good + "\n" + good, "qa.jsonl:2: another record has the _id 'x' too"},
       {"\n \n", "it holds no records"},

@@ -1,0 +1,82 @@
+#include "eval/record.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "support/temp_dir.h"
+
+namespace gsa::eval {
+namespace {
+
+using attention::PolicySpec;
+using test::TempDir;
+
+TaskItem item_of(const std::string& digest) {
+  TaskItem item;
+  item.id = "item";
+  item.question = "Who?";
+  item.digest = digest;
+  return item;
+}
+
+Record record_of(const Entrant& entrant, const std::string& digest) {
+  Record record;
+  record.task = "task";
+  record.item_id = "item";
+  record.item_digest = digest;
+  record.row.policy = entrant.name;
+  record.row.question = "Who?";
+  record.row.context_tokens = 100;
+  record.setting = entrant.spec_for("task", 100).to_string();
+  record.prediction = digest;
+  return record;
+}
+
+TEST(EvalRecords, AreOfTheItemAsItIs) {
+  const TempDir dir;
+  const Entrant full({nullptr, PolicySpec::parse("full")});
+  RecordsFile file(dir / "records", "run", 0, 1);
+  file.add(record_of(full, "1"));
+  file.add(record_of(full, "2"));
+  file.reload();
+  for (const char* digest : {"1", "2"}) {
+    const Record* found = file.find("task", item_of(digest), full);
+    ASSERT_NE(found, nullptr);
+    EXPECT_EQ(found->prediction, digest);
+  }
+  EXPECT_EQ(file.find("task", item_of("3"), full), nullptr);
+  EXPECT_EQ(file.find("other", item_of("1"), full), nullptr);
+  TaskItem other = item_of("1");
+  other.question = "What?";
+  EXPECT_EQ(file.find("task", other, full), nullptr);
+}
+
+TEST(EvalRecords, OfOlderFilesAreToldApartByTheQuestion) {
+  const TempDir dir;
+  const Entrant full({nullptr, PolicySpec::parse("full")});
+  RecordsFile file(dir / "records", "run", 0, 1);
+  file.add(record_of(full, ""));
+  file.reload();
+  EXPECT_NE(file.find("task", item_of("1"), full), nullptr);
+  TaskItem other = item_of("1");
+  other.question = "What?";
+  EXPECT_EQ(file.find("task", other, full), nullptr);
+}
+
+TEST(EvalRecords, AreOfTheBudgetThatThePolicyHas) {
+  const TempDir dir;
+  Entrant matched({nullptr, PolicySpec::parse("streaming")}, "0.5");
+  matched.shares["task"] = 0.4;
+  RecordsFile file(dir / "records", "run", 0, 1);
+  file.add(record_of(matched, "1"));
+  file.reload();
+  EXPECT_NE(file.find("task", item_of("1"), matched), nullptr);
+  matched.shares["task"] = 0.3;
+  EXPECT_EQ(file.find("task", item_of("1"), matched), nullptr);
+  matched.shares.clear();
+  EXPECT_EQ(file.find("task", item_of("1"), matched), nullptr) << "it sits out";
+}
+
+}  // namespace
+}  // namespace gsa::eval
