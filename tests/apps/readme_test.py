@@ -79,8 +79,9 @@ def test_commands_are_those_of_the_program(gsa):
 
 
 def test_options_exist(gsa):
-    helps = "".join(gsa(command, "--help").out for command in ("ask", "chat", "inspect", "info", "bench"))
+    commands = ["ask", "chat", "inspect", "info", "bench", "eval", "train cpt", "train ft", "train prepare cpt", "train plot"]
+    helps = "".join(gsa(*command.split(), "--help").out for command in commands)
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    used = {option for line in lines if "/gsa " in line for option in re.findall(r"(--[a-z-]+)", line)}
+    used = {option for line in lines if re.search(r"(^|/)gsa ", line) for option in re.findall(r"(--[a-z-]+)", line)}
     assert used and all(option in helps for option in used)

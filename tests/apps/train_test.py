@@ -106,7 +106,7 @@ def wait_for_step(out, step, deadline=60):
 
 
 def test_text_to_answer(gsa, model, shard, arguments, tmp_path, document):
-    """The example of the README: the loss falls, the adapter is taken by ask, the curves are drawn."""
+    """As the example of the README: the loss falls, the adapter is taken by ask, the curves are drawn."""
     out = tmp_path / "run"
     done = gsa(*arguments(out, "--validation", shard, "--eval-chunks", "full,8", "--eval-windows", 4, "--json", "--lr", 0.01, steps=25))
     result = json.loads(done.out.splitlines()[-1])
