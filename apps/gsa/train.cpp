@@ -15,7 +15,7 @@ namespace {
 constexpr const char* examples = R"(
 Training has two stages. cpt teaches the gists to stand for their chunks, on any text; ft teaches
 questions to choose chunks and to answer from them. Each takes a shard of token ids that prepare
-makes, and writes an adapter that ask, chat, inspect and bench take with --adapter.
+makes, and writes an adapter that ask, chat, inspect, bench and eval take with --adapter.
 
 Examples:
   gsa train prepare cpt --model smollm2 --data book.txt --data more.jsonl.zst --out text.gsa

@@ -69,6 +69,10 @@ json parse_json(std::string_view text, std::string_view what, DuplicateKeys dupl
       return true;
     });
   } catch (const json::parse_error& error) {
+    if (error.byte > text.size()) {
+      input_error("json: {}: ends too early, after {} bytes; it is cut off or of another kind",
+                  what, text.size());
+    }
     input_error("json: {}: no valid JSON at byte {} of {}; the file is damaged or of another kind",
                 what, error.byte, text.size());
   } catch (const json::exception& error) {

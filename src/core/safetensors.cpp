@@ -226,6 +226,15 @@ void SafetensorsFile::add_file(const std::filesystem::path& path) {
   files_.push_back(std::move(file));
 }
 
+bool SafetensorsFile::is_one(const std::filesystem::path& path) {
+  const MappedFile file = MappedFile::open(path);
+  const auto bytes = file.bytes();
+  if (bytes.size() <= len_bytes) return false;
+  std::uint64_t header_len = 0;
+  std::memcpy(&header_len, bytes.data(), len_bytes);
+  return header_len <= max_header_bytes && bytes[len_bytes] == std::byte{'{'};
+}
+
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   SafetensorsFile file;
   file.path_ = path;

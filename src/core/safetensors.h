@@ -26,6 +26,9 @@ struct SafeTensor {
 /// One safetensors file (memory-mapped), or the shards that a `model.safetensors.index.json` names.
 class SafetensorsFile {
  public:
+  /// Whether a file begins as the format asks, with the length of a header and its brace. Errors as
+  /// those of opening any file.
+  static bool is_one(const std::filesystem::path& path);
   /// Opens one .safetensors file.
   static SafetensorsFile open(const std::filesystem::path& path);
   /// Opens `model.safetensors` or the shards of `model.safetensors.index.json` in a model

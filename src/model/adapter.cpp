@@ -56,8 +56,7 @@ std::optional<LoraTarget> find_target(std::string_view name) {
 /// One adapter file; every error names it.
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path)
-      : file_(core::SafetensorsFile::open(path)), where_(path.string()) {}
+  explicit Reader(const std::filesystem::path& path) : file_(open(path)), where_(path.string()) {}
 
   AdapterInfo read_info() const {
     if (const auto format = metadata("format"); format != format_name) {
@@ -115,6 +114,14 @@ class Reader {
   }
 
  private:
+  static core::SafetensorsFile open(const std::filesystem::path& path) {
+    if (!core::SafetensorsFile::is_one(path)) {
+      input_error("adapter: {}: is no safetensors file; give an adapter that gsa wrote",
+                  path.string());
+    }
+    return core::SafetensorsFile::open(path);
+  }
+
   std::string metadata(std::string_view key) const {
     const auto entry = file_.metadata().find(std::string(key));
     return entry == file_.metadata().end() ? "" : entry->second;

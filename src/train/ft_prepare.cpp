@@ -55,6 +55,7 @@ struct Text {
 /// A record on its way into the shard.
 struct Item {
   QaRecord record;
+  std::int64_t line = 0;  // of the file
   std::vector<std::int32_t> question = {}, answer = {};
   std::vector<Text> passages = {}, distractors = {};
   std::string_view dropped = {};  // why; empty: it is kept
@@ -157,7 +158,7 @@ class FtPreparation {
     bool is_over = false;
     while (!is_over) {
       is_over = !reader.next(record);
-      if (!is_over) batch.push_back({read_qa_record(record, reader.where())});
+      if (!is_over) batch.push_back({read_qa_record(record, reader.where()), reader.line_number()});
       if (!is_over && batch.size() < kBatchRecords) continue;
       for_each_in_threads(batch.size(), options_.num_threads,
                           [&](std::size_t i) { tokenize(batch[i]); });
@@ -214,7 +215,9 @@ class FtPreparation {
 
   void add(Item& item) {
     if (!item.dropped.empty()) {
-      ++source_.dropped[std::string(item.dropped)];
+      const std::string reason(item.dropped);
+      ++source_.dropped[reason];
+      source_.first_dropped_line.try_emplace(reason, item.line);
       return;
     }
     ++source_.num_kept;

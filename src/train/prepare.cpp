@@ -113,8 +113,12 @@ std::string PrepareReport::to_text() const {
     text += fmt::format("  {}: {} of {} {}, {} tokens", source.name, source.num_kept,
                         source.num_items, is_cpt ? "documents" : "questions", source.num_tokens);
     if (source.num_held_out > 0) text += fmt::format(", {} held out", source.num_held_out);
-    for (const auto& [reason, count] : source.dropped)
+    for (const auto& [reason, count] : source.dropped) {
       text += fmt::format("; {} {}", count, reason);
+      if (const auto line = source.first_dropped_line.find(reason);
+          line != source.first_dropped_line.end())
+        text += fmt::format(" (the first in line {})", line->second);
+    }
     if (num_evaluation_grams > 0) {
       text += fmt::format(
           "; shares {:.3f} % of its {}-grams with the evaluation sets, no text more "

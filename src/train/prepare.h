@@ -64,8 +64,9 @@ struct SourceReport {
   std::int64_t num_items = 0;  ///< documents or questions in the file
   std::int64_t num_kept = 0;
   std::int64_t num_held_out = 0;
-  std::int64_t num_tokens = 0;                  ///< kept, held out included
-  std::map<std::string, std::int64_t> dropped;  ///< why, and how many
+  std::int64_t num_tokens = 0;                             ///< kept, held out included
+  std::map<std::string, std::int64_t> dropped;             ///< why, and how many
+  std::map<std::string, std::int64_t> first_dropped_line;  ///< by reason; of questions
   Overlap overlap;         ///< with the evaluation sets, of texts that were not dropped
   double max_overlap = 0;  ///< largest share of one of them
 };

@@ -1,11 +1,14 @@
 #include "train/qa_record.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/text_file.h"
+#include "core/utf8.h"
 
 namespace gsa::train {
 namespace {
@@ -21,6 +24,13 @@ const json* find_field(const json& record, std::initializer_list<const char*> na
     if (field != record.end() && !field->is_null()) return &*field;
   }
   return nullptr;
+}
+
+[[noreturn]] void lacks(const json& record, std::string_view field, const std::string& where) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : record.items()) names.push_back(core::printable(name));
+  input_error("data: {}: has no field {}; it has {}, expected are question, answers and passages",
+              where, field, names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
 }
 
 /// A passage as it will stand in a context; empty if it has no text.
@@ -81,18 +91,22 @@ std::string_view QaRecord::best_answer() const {
 
 QaRecord read_qa_record(const json& record, const std::string& where) {
   QaRecord result;
-  const auto question = core::find_string(record, "question", where);
-  if (!question) input_error("data: {}: has no field 'question'", where);
+  auto question = core::find_string(record, "question", where);
+  if (!question) question = core::find_string(record, "input", where);
+  if (!question) lacks(record, "'question' (nor 'input')", where);
   result.question = trimmed(*question);
   const json* passages = find_field(record, {"passages", "documents", "context"});
-  if (passages == nullptr)
-    input_error("data: {}: has no field 'passages' (nor 'documents' nor 'context')", where);
+  if (passages == nullptr) lacks(record, "'passages' (nor 'documents' nor 'context')", where);
   result.passages = read_passages(*passages, where);
   const json* answers = find_field(record, {"answers", "answer"});
-  if (answers == nullptr) input_error("data: {}: has no field 'answers' (nor 'answer')", where);
+  if (answers == nullptr) lacks(record, "'answers' (nor 'answer')", where);
   result.answers = read_answers(*answers, where);
-  if (const json* distractors = find_field(record, {"distractors"}))
+  if (const json* distractors = find_field(record, {"distractors"})) {
+    if (!distractors->is_array())
+      input_error("data: {}: distractors are a JSON {}, not a list", where,
+                  distractors->type_name());
     result.distractors = read_passages(*distractors, where);
+  }
   return result;
 }
 

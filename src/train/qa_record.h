@@ -8,7 +8,7 @@
 namespace gsa::train {
 
 /// One record of question answering in the common schema, as JSON:
-///   question               string
+///   question (or input)    string
 ///   answer or answers      string or list of strings (or {"text": [...]}); none: unanswerable
 ///   passages (or documents: the same; or context: one)   list of strings or {title, text}
 ///   distractors            optional list like passages: texts that only look as if they answered

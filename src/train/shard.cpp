@@ -26,6 +26,16 @@ constexpr std::size_t kShownDigits = 16;
               problem);
 }
 
+[[noreturn]] void no_shard(const std::filesystem::path& path) {
+  input_error("shard: {}: is no data prepared for training: make it with gsa train prepare",
+              path.string());
+}
+
+SafetensorsFile open_file(const std::filesystem::path& path) {
+  if (!SafetensorsFile::is_one(path)) no_shard(path);
+  return SafetensorsFile::open(path);
+}
+
 template <typename T>
 std::vector<T> copy_as(std::span<const std::byte> bytes) {
   std::vector<T> values(bytes.size() / sizeof(T));
@@ -65,10 +75,7 @@ T number_of(const SafetensorsFile& file, const std::string& key) {
 ShardInfo read_info(const SafetensorsFile& file, DataKind kind, const text::Tokenizer& tokenizer) {
   const std::string path = file.path().string();
   const auto format = file.metadata().find("format");
-  if (format == file.metadata().end() || format->second != kFormat) {
-    input_error("shard: {}: is no data prepared for training: make it with gsa train prepare",
-                path);
-  }
+  if (format == file.metadata().end() || format->second != kFormat) no_shard(file.path());
   if (entry_of(file, "format_version") != kVersion) {
     input_error("shard: {}: has format version {}, this program reads {}: prepare the data again",
                 path, core::printable(entry_of(file, "format_version")), kVersion);
@@ -167,7 +174,7 @@ CptShard::CptShard(SafetensorsFile file, ShardInfo info)
 }
 
 CptShard CptShard::open(const std::filesystem::path& path, const text::Tokenizer& tokenizer) {
-  SafetensorsFile file = SafetensorsFile::open(path);
+  SafetensorsFile file = open_file(path);
   ShardInfo info = read_info(file, DataKind::cpt, tokenizer);
   CptShard shard(std::move(file), std::move(info));
   check_ids(shard.file_, shard.format_, shard.tokens_, tokenizer);
@@ -203,7 +210,7 @@ FtShard::FtShard(SafetensorsFile file, ShardInfo info)
 }
 
 FtShard FtShard::open(const std::filesystem::path& path, const text::Tokenizer& tokenizer) {
-  SafetensorsFile file = SafetensorsFile::open(path);
+  SafetensorsFile file = open_file(path);
   ShardInfo info = read_info(file, DataKind::ft, tokenizer);
   FtShard shard(std::move(file), std::move(info));
   check_ids(shard.file_, shard.format_, shard.tokens_, tokenizer);

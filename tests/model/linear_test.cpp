@@ -110,7 +110,7 @@ TEST(Linear, PackedBlocksMultiplyLikeTheirNumbers) {
         continue;
       }
       // Inputs are rounded to int8 in blocks for few rows, weights to bf16 for many.
-      EXPECT_LT(test::relative_error(packed.linear(x), at::linear(x, packed.weight)), 1e-2)
+      EXPECT_LT(test::relative_error(packed.linear(x), at::linear(x, packed.weight)), 1.5e-2)
           << num_rows;
     }
     const at::Tensor rows =

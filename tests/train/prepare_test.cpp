@@ -322,6 +322,8 @@ TEST_F(FtPrepare, SaysWhatItDropped) {
       {"without a question", 1},   {"without an answer", 1},  {"without a passage", 1},
       {"with a long question", 1}, {"with a long answer", 1}, {"with a long passage", 1}};
   EXPECT_EQ(report.sources[0].dropped, expected);
+  EXPECT_EQ(report.sources[0].first_dropped_line.at("without an answer"), 2);
+  EXPECT_NE(report.to_text().find("1 without a passage (the first in line 3)"), std::string::npos);
   EXPECT_EQ(report.num_rows, 1);
 }
 

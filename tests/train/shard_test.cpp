@@ -142,6 +142,8 @@ TEST(Shard, RefusesOtherFiles) {
   }
   core::write_safetensors(dir / "a.gsa", std::vector<core::SafeTensor>{}, {{"format", "pt"}});
   expect_error("gsa train prepare");
+  write_file(dir / "a.gsa", "{\"text\": \"A line of text that nobody has prepared.\"}\n");
+  expect_error("is no data prepared for training");
   EXPECT_THAT(error_of([&] { CptShard::open(dir / "none", tokenizer()); }),
               IsError(ErrorKind::input, "none"));
 }

@@ -158,12 +158,17 @@ TEST(QaRecord, ReadsEveryForm) {
   EXPECT_EQ(many.passages, (std::vector<std::string>{"T\nt", "p", "u"}));
   EXPECT_EQ(many.best_answer(), "none");
   EXPECT_EQ(many.distractors, std::vector<std::string>{"d"});
+  EXPECT_EQ(read(R"({"input": "q", "documents": ["c"], "answers": ["a"]})").question, "q");
   EXPECT_EQ(read(R"({"question": "q", "context": "c", "answers": []})").best_answer(), "");
 }
 
 TEST(QaRecord, NamesTheFieldThatIsWrong) {
   const std::map<std::string, std::string> cases = {
-      {R"({"context": "c", "answer": "a"})", "'question'"},
+      {R"({"context": "c", "answer": "a"})",
+       "f:1: has no field 'question' (nor 'input'); it has answer, context, expected are question, "
+       "answers and passages"},
+      {R"({"question": "q", "context": "c", "answer": "a", "distractors": "x"})",
+       "f:1: distractors are a JSON string, not a list"},
       {R"({"question": 3, "context": "c", "answer": "a"})", "question"},
       {R"({"question": "q", "context": "c"})", "'answers'"},
       {R"({"question": "q", "answer": "a"})", "'passages'"},
