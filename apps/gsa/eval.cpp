@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "command.h"
@@ -24,8 +25,10 @@
 #include "eval/runner.h"
 #include "eval/task_list.h"
 #include "eval_args.h"
+#include "eval_notes.h"
 #include "eval_output.h"
 #include "find_model.h"
+#include "gsa/version.h"
 #include "interrupt.h"
 #include "progress.h"
 #include "terminal.h"
@@ -56,9 +59,8 @@ void split_items(eval::Task task, const EvalArgs& args, TaskSet& tasks) {
     const std::int64_t num_set_apart = args.calibration_items;
     if (num_items <= num_set_apart) {
       core::input_error(
-          "eval: task {} has {} items, {} of them to set budgets on, which leaves none to score: "
-          "lower --calibration-items",
-          task.name, num_items, num_set_apart);
+          "eval: task {} has {} item{}, and --calibration-items {} leaves none to score: lower it",
+          task.name, num_items, num_items == 1 ? "" : "s", num_set_apart);
     }
     eval::Task calibration{task.name, task.format, {}}, scored{task.name, task.format, {}};
     std::int64_t num_found = 0;
@@ -179,12 +181,18 @@ class Evaluation {
         entrants_(make_entrants(std::move(specs), targets_, models_)),
         baseline_(find_baseline(args.baseline, entrants_)),
         tasks_(open_tasks(args, models_.base()->tokenizer())),
-        progress_(!args.is_quiet && launch.rank == 0) {}
+        is_talking_(!args.is_quiet && launch.rank == 0),
+        progress_(is_talking_, ProgressBar::Elsewhere::writes_lines) {}
 
   int run(Interrupt& interrupt) {
     note_gists();
+    say(short_answers_note(tasks_.scored, args_.generate.max_tokens));
     const Interrupt::Work work(interrupt);
     eval::RunOptions options = run_options(work);
+    if (!targets_.empty() && !args_.keeps_going && !args_.only_finished) {
+      eval::check_lengths(tasks_.calibration, entrants_, options.answer);
+      eval::check_lengths(tasks_.scored, entrants_, options.answer);
+    }
     const auto matched = find_budgets(options.answer, options.run_name, work);
     progress_.begin("eval", "items");
     auto result = args_.only_finished ? eval::finished_items(tasks_.scored, entrants_, options)
@@ -196,10 +204,13 @@ class Evaluation {
     work.check();
     if (result.records.empty() && args_.only_finished)
       core::input_error("eval: {} holds no item that all policies have answered", args_.records);
+    if (args_.only_finished) partial_note_ = partial_note(result.finished);
+    say(partial_note_);
     result.failures.insert(result.failures.begin(), tasks_.failures.begin(), tasks_.failures.end());
     if (launch_.rank == 0) {
       auto findings = eval::find(result, matched, baseline_);
       findings.diagnoses = diagnose(options.answer);
+      findings.wants_diagnoses = args_.num_diagnosed > 0;
       work.check();
       present(findings);
     }
@@ -208,10 +219,14 @@ class Evaluation {
 
  private:
   void note_gists() const {
-    if (args_.is_quiet || launch_.rank != 0) return;
+    if (!is_talking_) return;
     std::vector<engine::PolicyRun> runs;
     for (const eval::Entrant& entrant : entrants_) runs.push_back(entrant.run);
     note_untrained_gists(runs);
+  }
+
+  void say(const std::string& note) const {
+    if (is_talking_ && !note.empty()) print_note("eval: " + note);
   }
 
   eval::RunOptions run_options(const Interrupt::Work& work) {
@@ -229,6 +244,9 @@ class Evaluation {
     options.share = {launch_.rank, launch_.size};
     options.on_item = [this](std::int64_t done, std::int64_t total) {
       progress_.update(done, total);
+    };
+    options.on_wait = [this](std::int64_t missing, std::int64_t total) {
+      say(waiting_note(missing, total, args_.records));
     };
     return options;
   }
@@ -321,15 +339,27 @@ class Evaluation {
     return all;
   }
 
+  std::vector<std::pair<std::string, std::string>> report_facts() const {
+    std::vector<std::string> adapters;
+    for (const std::string& name : args_.model.adapters)
+      adapters.push_back(find_adapter(name).filename().string());
+    const model::Model& base = *models_.base();
+    return {{"Adapters", adapters.empty() ? "none" : fmt::format("{}", fmt::join(adapters, ", "))},
+            {"Computed in",
+             fmt::format("{} on {}", model::dtype_name(base.dtype()), base.device().str())},
+            {"Version", fmt::format("gsa {}", version())}};
+  }
+
   void present(const eval::Findings& findings) const {
     for (const std::string& path : args_.reports) {
       const std::string title = fmt::format("Evaluation of {}", args_.model.model);
       const std::string date = fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::time(nullptr)));
-      eval::write_report(
-          eval::make_report(
-              findings, entrants_,
-              {title, find_model(args_.model.model).filename().string(), command_line(app_), date}),
-          path);
+      auto report = eval::make_report(findings, entrants_,
+                                      {title, find_model(args_.model.model).filename().string(),
+                                       command_line(app_), date, report_facts()});
+      if (!partial_note_.empty())
+        report.notes.insert(report.notes.begin(), "Not the whole run: " + partial_note_ + ".");
+      eval::write_report(report, path);
     }
     fmt::print("{}\n", args_.is_json ? eval_json(findings, entrants_, args_.model.model,
                                                  models_.adapter_names())
@@ -344,25 +374,10 @@ class Evaluation {
   std::vector<eval::Entrant> entrants_;
   std::string baseline_;
   TaskSet tasks_;
+  std::string partial_note_;  ///< of a report before the run's end
+  bool is_talking_;
   ProgressBar progress_;
 };
-
-/// What can be wrong before a model is loaded.
-void check_args(const EvalArgs& args, const train::Launch& launch) {
-  for (const auto& [name, value] :
-       {std::pair("--model", args.model.model), std::pair("--tasks", args.tasks)})
-    if (value.empty()) core::input_error("eval: {} is required (see gsa eval --help)", name);
-  args.generate.sampling.validate();
-  for (const std::string& path : args.reports) eval::report_format(path);
-  for (const std::string& spec : eval::split_task_list(args.tasks)) eval::check_task(spec);
-  if (args.only_finished && (args.records.empty() || launch.size > 1))
-    core::input_error("eval: --finished is for one process and needs --records");
-  if (launch.size > 1 && args.records.empty()) {
-    core::input_error(
-        "eval: {} processes share the items: give --records, where they put their answers together",
-        launch.size);
-  }
-}
 
 int run_eval(EvalArgs args, const CLI::App& app) {
   if (args.lists) {
@@ -370,13 +385,20 @@ int run_eval(EvalArgs args, const CLI::App& app) {
     return 0;
   }
   const auto launch = train::Launch::from_environment();
-  check_args(args, launch);
+  check_eval_args(args, launch.size);
   auto specs = parse_policies(args.policies);
   auto targets = parse_targets(args.match);
   choose_gpu(launch, args.model);
   Interrupt interrupt;
   if (args.num_workers > 1 && args.model.num_threads == 0) args.model.num_threads = 1;
-  return Evaluation(args, app, launch, std::move(specs), std::move(targets)).run(interrupt);
+  Evaluation evaluation(args, app, launch, std::move(specs), std::move(targets));
+  try {
+    return evaluation.run(interrupt);
+  } catch (const Interrupted&) {
+    if (!args.is_quiet && !args.only_finished && launch.rank == 0)
+      print_note("eval: " + stop_note(args.records, launch.size));
+    throw;
+  }
 }
 
 }  // namespace

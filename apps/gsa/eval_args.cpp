@@ -4,10 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <utility>
 
 #include "core/error.h"
+#include "eval/report.h"
+#include "eval/task_list.h"
 
 namespace gsa::apps {
 namespace {
@@ -52,8 +55,8 @@ void add_run_options(CLI::App& app, EvalArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--max-context", args.max_context,
-                 "longest item with its answer, in tokens; longer ones are cut in the middle "
-                 "(default: what the model was trained for)")
+                 "longest item with its answer, in tokens; longer ones are cut in the middle, "
+                 "generated ones refused (default: what the model was trained for)")
       ->check(CLI::Range(std::int64_t{64}, std::int64_t{10'000'000}))
       ->group(group);
   app.add_flag("--finished", args.only_finished,
@@ -71,6 +74,14 @@ bool is_to_be_matched(const attention::PolicySpec& spec,
   const auto is_target = [&](const eval::MatchTarget& target) { return target.name == name; };
   return eval::has_default_budget(spec) && eval::has_token_budget(spec) &&
          std::ranges::none_of(targets, is_target);
+}
+
+/// What is written later needs a folder now.
+void check_folder(const char* option, const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  if (folder.empty() || std::filesystem::is_directory(folder)) return;
+  core::resource_error("eval: {} {}: there is no folder {}: make it first", option, path,
+                       folder.string());
 }
 
 }  // namespace
@@ -105,8 +116,30 @@ void add_eval_options(CLI::App& app, EvalArgs& args) {
   add_model_options(app, args.model);
   app.get_option("--model")->required(false);  // --list needs none
   add_generate_options(app, args.generate);
+  app.get_option("--max-tokens")
+      ->description("longest answer (default: as long as the task's format says, see --list)");
   add_session_options(app, args.session);
   app.footer(policy_help() + examples);
+}
+
+void check_eval_args(const EvalArgs& args, int num_processes) {
+  for (const auto& [name, value] :
+       {std::pair("--model", args.model.model), std::pair("--tasks", args.tasks)})
+    if (value.empty()) core::input_error("eval: {} is required (see gsa eval --help)", name);
+  args.generate.sampling.validate();
+  for (const std::string& path : args.reports) {
+    eval::report_format(path);
+    check_folder("--report", path);
+  }
+  check_folder("--records", args.records);
+  for (const std::string& spec : eval::split_task_list(args.tasks)) eval::check_task(spec);
+  if (args.only_finished && (args.records.empty() || num_processes > 1))
+    core::input_error("eval: --finished is for one process and needs --records");
+  if (num_processes > 1 && args.records.empty()) {
+    core::input_error(
+        "eval: {} processes share the items: give --records, where they put their answers together",
+        num_processes);
+  }
 }
 
 std::vector<eval::MatchTarget> parse_targets(const std::string& match) {

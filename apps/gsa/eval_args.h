@@ -39,6 +39,10 @@ struct EvalArgs {
 
 void add_eval_options(CLI::App& app, EvalArgs& args);
 
+/// What can be wrong before a model is loaded. Input error, or resource error for a folder that is
+/// missing.
+void check_eval_args(const EvalArgs& args, int num_processes);
+
 /// Reads `--match`: shares and policies separated by commas.
 std::vector<eval::MatchTarget> parse_targets(const std::string& match);
 

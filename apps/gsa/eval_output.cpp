@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -29,6 +30,8 @@ std::string metric_of(const eval::Findings& findings, const std::string& task) {
 
 std::string format_interval(const eval::Interval& interval, double scale) {
   const int digits = scale == 1 ? 3 : 1;
+  if (!std::isfinite(interval.low))
+    return fmt::format("{:.{}f} (–)", scale * interval.mean, digits);
   return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", scale * interval.mean, digits,
                      scale * interval.low, digits, scale * interval.high, digits);
 }
@@ -54,8 +57,8 @@ std::string scores_table(const eval::Findings& findings,
   Table table({{"task", left},
                {"policy", left},
                {"adapter", left},
-               {"context read by", left},
-               {"sees question", left},
+               {"context read with", left},
+               {"query-aware", left},
                {"n", right},
                {"metric", left},
                {"score (95 %)", right},
@@ -77,8 +80,8 @@ std::string budgets_table(const eval::Findings& findings,
   if (findings.equal_budgets.empty()) return "";
   Table table({{"at an equal budget", left},
                {"adapter", left},
-               {"context read by", left},
-               {"sees question", left},
+               {"context read with", left},
+               {"query-aware", left},
                {"keys read", right},
                {"score (95 %)", right}});
   bool is_any_off = false;
@@ -245,6 +248,7 @@ std::string eval_tables(const eval::Findings& findings,
   std::string text = scores_table(findings, entrants) + budgets_table(findings, entrants) +
                      comparisons_table(findings) + diagnoses_table(findings) +
                      truncation_notes(findings);
+  for (const std::string& sentence : eval::cautions(findings)) text += "\n" + sentence;
   for (const eval::Failure& failure : findings.failures)
     text += fmt::format("\nskipped {}: {}", name_of(failure), failure.error);
   return text;

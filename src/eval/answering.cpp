@@ -49,15 +49,23 @@ bool fit(const Task& task, TaskItem& item, const std::shared_ptr<const model::Mo
   return truncate_middle(item, task.format, model->tokenizer(), room);
 }
 
-/// Refuses a text to be predicted that does not fit: cut, it would not be of the length that it
-/// stands for.
-void check_fits(const PreparedItem& item, std::int64_t window) {
-  const std::int64_t num_predicted = std::ssize(item.prompt);
-  if (item.num_context() + num_predicted <= window) return;
+/// Refuses an item that must not be cut and does not fit with `num_answer` tokens behind its
+/// prompt.
+void check_fits(const PreparedItem& item, std::int64_t num_answer, std::int64_t window) {
+  const std::int64_t num_prompt = std::ssize(item.prompt);
+  const std::int64_t num_over = item.num_context() + num_prompt + num_answer - window;
+  if (num_over <= 0) return;
+  constexpr std::string_view than = "that the model was trained for or that are allowed";
+  if (is_perplexity(*item.task)) {
+    core::input_error(
+        "perplexity: {} tokens and {} to be predicted are more than the {} {}: give shorter "
+        "lengths",
+        item.num_context(), num_prompt, window, than);
+  }
   core::input_error(
-      "perplexity: {} tokens and {} to be predicted are more than the {} that the model was "
-      "trained for or that are allowed: give shorter lengths",
-      item.num_context(), num_predicted, window);
+      "{} tokens of context, {} of the question and {} for the answer are more than the {} {}: "
+      "lower lengths by {} or more, as what is asked and the answer come on top of them",
+      item.num_context(), num_prompt, num_answer, window, than, num_over);
 }
 
 /// Entrants by number, those whose reading can serve others first: what is observed while a context
@@ -199,6 +207,10 @@ class Block {
 
 }  // namespace
 
+bool is_uncut(const Task& task, const TaskItem& item) {
+  return is_perplexity(task) || item.depth.has_value();
+}
+
 engine::Session make_session(const Task& task, const engine::PolicyRun& run,
                              const AnswerOptions& options) {
   return {run.model, run.spec, session_options(task, options)};
@@ -213,14 +225,20 @@ PreparedItem prepare_item(const Task& task, const TaskItem& item,
     prepared.context = session.tokenize(item.documents);
     const auto ids = model->tokenizer().encode(item.answers.front());
     prepared.prompt.assign(ids.begin(), ids.end());
-    check_fits(prepared, window_of(*model, options));
+    check_fits(prepared, 0, window_of(*model, options));
     return prepared;
   }
-  session.check(item.question, generate_options(task, options));
+  const engine::GenerateOptions generate = generate_options(task, options);
+  session.check(item.question, generate);
+  prepared.prompt = session.prompt(item.question);
+  if (is_uncut(task, item)) {
+    prepared.context = session.tokenize(item.documents);
+    check_fits(prepared, *generate.max_tokens, window_of(*model, options));
+    return prepared;
+  }
   TaskItem fitting = item;
   prepared.is_truncated = fit(task, fitting, model, options);
   prepared.context = session.tokenize(fitting.documents);
-  prepared.prompt = session.prompt(item.question);
   return prepared;
 }
 

@@ -17,8 +17,8 @@ namespace gsa::eval {
 struct AnswerOptions {
   engine::SessionOptions session;    ///< `prompt` is taken from the task
   engine::GenerateOptions generate;  ///< `max_tokens` unset: the task's
-  /// Longest prompt with its answer, in tokens; longer items are cut in the middle, longer texts to
-  /// be predicted refused. Unset: what the model was trained for.
+  /// Longest prompt with its answer, in tokens; longer items are cut in the middle, or refused if
+  /// they stand for a length (`is_uncut`). Unset: what the model was trained for.
   std::optional<std::int64_t> max_context;
   engine::ReadProgress on_read;
 };
@@ -34,8 +34,12 @@ struct PreparedItem {
   std::int64_t num_context() const { return static_cast<std::int64_t>(context.ids.size()); }
 };
 
+/// Whether an item is of a length, or its answer at a depth, that cutting would falsify: a
+/// generated one.
+bool is_uncut(const Task& task, const TaskItem& item);
+
 /// Cuts the middle out of an item that is too long and makes its tokens. Input error if the
-/// question alone is too long, or a text to be predicted with its context.
+/// question alone is too long, or an item that must stay as it is.
 PreparedItem prepare_item(const Task& task, const TaskItem& item,
                           const std::shared_ptr<const model::Model>& model,
                           const AnswerOptions& options);

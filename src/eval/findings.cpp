@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "eval/metrics.h"
 #include "eval/perplexity.h"
 
 namespace gsa::eval {
@@ -15,6 +16,13 @@ namespace {
 
 Interval scaled(const Interval& interval, double factor) {
   return {factor * interval.mean, factor * interval.low, factor * interval.high};
+}
+
+/// Whether a metric's answers are so short that measures of words and spans tell more of them.
+bool has_short_answers(std::string_view metric) {
+  for (const Metric one : {Metric::rouge_l, Metric::rouge_l_zh, Metric::code_similarity})
+    if (metric == metric_name(one)) return false;
+  return !is_loss(metric);
 }
 
 ReportRow make_row(const Summary& summary, const Conditions& conditions) {
@@ -27,9 +35,8 @@ ReportRow make_row(const Summary& summary, const Conditions& conditions) {
   row.num_items = summary.num_items;
   row.metric = summary.metric;
   row.score = scaled(summary.score, scale_of(summary.metric));
-  if (is_loss(summary.metric)) {
-    row.kind = ScoreKind::perplexity;
-  } else {
+  if (is_loss(summary.metric)) row.kind = ScoreKind::perplexity;
+  if (has_short_answers(summary.metric)) {
     row.secondary = {{"f1", 100 * summary.f1.mean},
                      {"exact_match", 100 * summary.exact_match.mean},
                      {"contains", 100 * summary.contains.mean}};
@@ -125,13 +132,35 @@ std::vector<std::string> notes_of(const Findings& findings) {
     notes.push_back(note + ".");
   }
   if (!findings.failures.empty()) {
-    notes.push_back(fmt::format("{} items were skipped because of errors, the first: {}",
+    notes.push_back(fmt::format("Skipped because of errors: {}, the first: {}",
                                 findings.failures.size(), findings.failures.front().error));
   }
+  std::ranges::move(cautions(findings), std::back_inserter(notes));
   return notes;
 }
 
 }  // namespace
+
+std::vector<std::string> cautions(const Findings& findings) {
+  constexpr std::int64_t few_items = 10;
+  std::vector<std::string> sentences;
+  std::set<std::string> undiagnosed;
+  bool has_few = false;
+  for (const Summary& summary : findings.summaries) {
+    has_few |= summary.num_items < few_items;
+    if (findings.wants_diagnoses && !is_loss(summary.metric)) undiagnosed.insert(summary.task);
+  }
+  for (const TaskDiagnosis& one : findings.diagnoses) undiagnosed.erase(one.task);
+  if (has_few) {
+    sentences.push_back(fmt::format(
+        "Intervals of tasks with fewer than {} items are not to be trusted.", few_items));
+  }
+  if (!undiagnosed.empty()) {
+    sentences.push_back(fmt::format("No diagnostics of {}: no item's answer stands in its text.",
+                                    fmt::join(undiagnosed, ", ")));
+  }
+  return sentences;
+}
 
 Findings find(const RunResult& result, std::span<const Matched> matched,
               const std::string& baseline) {
@@ -163,6 +192,7 @@ Report make_report(const Findings& findings, std::span<const Entrant> entrants, 
   report.model = std::move(head.model);
   report.command = std::move(head.command);
   report.date = std::move(head.date);
+  report.facts = std::move(head.facts);
   report.notes = notes_of(findings);
   std::set<std::string> losses;  // tasks whose score is a perplexity
   for (const Summary& summary : findings.summaries) {

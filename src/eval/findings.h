@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "eval/diagnose_tasks.h"
@@ -21,6 +22,7 @@ struct Findings {
   std::vector<LengthBucket> lengths;
   std::vector<DepthCell> depths;
   std::vector<TaskDiagnosis> diagnoses;  ///< if they were asked for
+  bool wants_diagnoses = false;          ///< whether they were
   std::vector<Failure> failures;
 };
 
@@ -29,9 +31,14 @@ struct Findings {
 Findings find(const RunResult& result, std::span<const Matched> matched,
               const std::string& baseline);
 
+/// What the numbers cannot say, in sentences: tasks of few items, or whose answers stand in no text
+/// although diagnostics were asked for.
+std::vector<std::string> cautions(const Findings& findings);
+
 /// What the head of a report says.
 struct ReportHead {
   std::string title, model, command, date;
+  std::vector<std::pair<std::string, std::string>> facts = {};  ///< as in `Report`
 };
 
 /// The findings as a report that can be written to a file. Scores are from 0 to 100 there.

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/utf8.h"
 
 namespace gsa::eval {
 namespace {
@@ -63,6 +64,25 @@ Record from_line(const nlohmann::json& line) {
   return record;
 }
 
+/// The first part, up to a comma, in which the first line of a file differs from this run's; empty
+/// if the file is none of records.
+std::string difference(std::string_view theirs, std::string_view ours) {
+  try {
+    const std::string names[] = {nlohmann::json::parse(theirs).at("run").get<std::string>(),
+                                 nlohmann::json::parse(ours).at("run").get<std::string>()};
+    const auto differing = std::ranges::mismatch(names[0], names[1]);
+    const auto at = static_cast<std::size_t>(differing.in1 - names[0].begin());
+    const auto part = [&](const std::string& name) {
+      const std::size_t comma = at == 0 ? std::string::npos : name.rfind(", ", at - 1);
+      const std::size_t begin = comma == std::string::npos ? 0 : comma + 2;
+      return core::printable(name.substr(begin, name.find(", ", at) - begin));
+    };
+    return fmt::format(": {} there, {} here", part(names[0]), part(names[1]));
+  } catch (const nlohmann::json::exception&) {
+    return "";
+  }
+}
+
 std::string to_line(const Failure& failure) {
   return to_text({{"task", failure.task}, {"id", failure.item_id}, {"error", failure.error}});
 }
@@ -80,6 +100,7 @@ RecordsFile::RecordsFile(std::filesystem::path path, const std::string& run_name
     std::string lines = read(file);
     if (file == own_path_) kept = std::move(lines);
   }
+  others_len_ = count_others();
   if (purpose == Purpose::collect) return;
   failures_.clear();
   core::write_file_atomic(own_path_, header_ + kept);
@@ -102,13 +123,20 @@ std::vector<std::filesystem::path> RecordsFile::all_files() const {
   return files;
 }
 
+std::uintmax_t RecordsFile::count_others() const {
+  std::uintmax_t count = 0;
+  for (const auto& file : all_files())
+    if (file != own_path_) count += std::filesystem::file_size(file);
+  return count;
+}
+
 std::string RecordsFile::read(const std::filesystem::path& file) {
   const std::string text = core::read_file(file);
   if (!text.starts_with(header_)) {
     core::input_error(
-        "eval: {}: holds records of another run (model, adapter, tasks, prompt, length or "
-        "sampling); give another file or remove it",
-        file.string());
+        "eval: {}: holds records of another run (model, adapter, tasks, prompt, --match, "
+        "--calibration-items, length or sampling){}; give another file or remove it",
+        file.string(), difference(text.substr(0, text.find('\n')), header_));
   }
   std::string kept;
   for (std::size_t begin = header_.size(); begin < text.size();) {
@@ -167,14 +195,15 @@ void RecordsFile::reload() {
   for (const auto& file : all_files()) read(file);
 }
 
-void RecordsFile::merge(const std::vector<Record>& records, const std::vector<Failure>& failures) {
+void RecordsFile::merge(const std::vector<Failure>& failures) {
   if (path_.empty()) return;
+  const auto files = all_files();
   std::string text = header_;
-  for (const Record& record : records) text += to_line(record) + "\n";
+  for (const auto& file : files) text += read(file);
   for (const Failure& failure : failures) text += to_line(failure) + "\n";
   core::write_file_atomic(path_, text);
   stream_.close();
-  for (const auto& file : all_files())
+  for (const auto& file : files)
     if (file != path_) std::filesystem::remove(file);
 }
 

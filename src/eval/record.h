@@ -65,8 +65,10 @@ class RecordsFile {
 
   /// Reads again what all processes have written.
   void reload();
-  /// Makes one file of all: FILE with these records and failures; those of the processes go.
-  void merge(const std::vector<Record>& records, const std::vector<Failure>& failures);
+  /// Whether other processes left files and have not written to them since this one began.
+  bool is_left_by_others() const { return others_len_ > 0 && others_len_ == count_others(); }
+  /// Makes one file of all: FILE with their records and these failures; those of the processes go.
+  void merge(const std::vector<Failure>& failures);
 
  private:
   /// Task, item, policy.
@@ -74,12 +76,14 @@ class RecordsFile {
 
   void add_line(const std::string& line);
   std::vector<std::filesystem::path> all_files() const;
+  std::uintmax_t count_others() const;
   /// Takes in the records of a file; returns its whole lines that are records.
   std::string read(const std::filesystem::path& file);
 
   std::filesystem::path path_, own_path_;
   std::string header_;
   std::ofstream stream_;
+  std::uintmax_t others_len_ = 0;                ///< bytes of other processes' files at first
   std::map<Key, std::vector<Record>> finished_;  ///< several if an item or a budget has changed
   std::map<std::pair<std::string, std::string>, Failure> failures_;
 };

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,9 +10,6 @@
 #include "eval/interval.h"
 
 namespace gsa::eval {
-
-/// A number that was not measured: an empty cell, no point in a chart.
-inline constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 
 enum class ScoreKind {
   points,      ///< F1, ROUGE-L, accuracy ...: from 0 to 100, more is better
@@ -126,9 +122,10 @@ struct HeatMap {
 struct Report {
   std::string title;
   std::string model;
-  std::string command;             ///< that makes the report again
-  std::string date;                ///< as it is to be shown
-  std::vector<std::string> notes;  ///< sentences, each a paragraph
+  std::string command;                                     ///< that makes the report again
+  std::string date;                                        ///< as it is to be shown
+  std::vector<std::pair<std::string, std::string>> facts;  ///< what else its head says, by name
+  std::vector<std::string> notes;                          ///< sentences, each a paragraph
   std::vector<ReportRow> rows;
   std::vector<BudgetPoint> budgets;
   std::vector<BudgetGroup> equal_budgets;

@@ -49,6 +49,7 @@ struct ScoreSeries {
   Json series;
   std::string shown;  ///< in words
   ReportTable numbers;
+  bool repeats_results = false;
 };
 
 ReportChart score_chart(const Report& report, const std::string& task, Json x_axis,
@@ -61,7 +62,10 @@ ReportChart score_chart(const Report& report, const std::string& task, Json x_ax
   return {
       task,
       fmt::format("Chart of {}: {}. Its numbers are in the table below it.", task, scores.shown),
-      dump(data), num_entries, std::move(scores.numbers)};
+      dump(data),
+      num_entries,
+      std::move(scores.numbers),
+      scores.repeats_results};
 }
 
 /// What one bar chart shows of a policy.
@@ -115,9 +119,9 @@ std::vector<ReportChart> budget_charts(const Report& report) {
     }
     const std::string shown =
         fmt::format("quality against the share of keys read, {} series", series.size());
-    charts.push_back(score_chart(report, task,
-                                 {{"title", "keys read, % of full attention (logarithmic)"}},
-                                 {"budget", std::move(series), shown, budget_table(report, task)}));
+    charts.push_back(
+        score_chart(report, task, {{"title", "keys read, % of full attention (logarithmic)"}},
+                    {"budget", std::move(series), shown, budget_table(report, task), true}));
   }
   return charts;
 }
@@ -145,9 +149,9 @@ std::vector<ReportChart> length_charts(const Report& report) {
     }
     const std::string shown =
         fmt::format("quality by length of the context, {} policies", series.size());
-    charts.push_back(score_chart(report, task,
-                                 {{"title", "tokens of the context"}, {"labels", buckets}},
-                                 {"length", std::move(series), shown, length_table(report, task)}));
+    charts.push_back(score_chart(
+        report, task, {{"title", "tokens of the context"}, {"labels", buckets}},
+        {"length", std::move(series), shown, length_table(report, task), buckets.size() == 1}));
   }
   return charts;
 }

@@ -110,7 +110,7 @@ std::vector<Field> with_score(std::vector<Field> fields, const Interval& score) 
 void add_row(CsvWriter& csv, const ReportRow& row) {
   const std::vector<Field> key = {{"task", row.task},
                                   {"policy", row.policy},
-                                  {"adapter", row.adapter},
+                                  {"adapter", adapter_name(row.adapter)},
                                   {"context_read", row.context_read},
                                   {"query_aware", row.is_query_aware ? "true" : "false"},
                                   {"n", text(row.num_items)},
@@ -143,7 +143,7 @@ void add_group(CsvWriter& csv, const BudgetGroup& group) {
                         {"task", group.task},
                         {"policy", member.policy},
                         {"target", group.target},
-                        {"adapter", member.adapter},
+                        {"adapter", adapter_name(member.adapter)},
                         {"context_read", member.context_read},
                         {"query_aware", member.is_query_aware ? "true" : "false"},
                         {"n", text(member.is_out ? 0 : group.num_items)},

@@ -149,6 +149,7 @@ std::string chart_html(const ReportChart& chart, std::string_view id) {
 std::string section_html(const ReportSection& section) {
   std::string out = fmt::format("<section id=\"{}\">\n<h2>{}</h2>\n{}", section.id,
                                 html(section.title), paragraph(section.text));
+  out += paragraph(section.chart_text);
   if (!section.charts.empty()) {
     out += fmt::format("<div class=\"charts {}\">\n", section.id);
     for (std::size_t i = 0; i < section.charts.size(); ++i)
@@ -168,6 +169,8 @@ std::string header_html(const Report& report) {
   std::string facts;
   if (!report.model.empty())
     facts += fmt::format("<dt>Model</dt><dd>{}</dd>\n", html(report.model));
+  for (const auto& [name, value] : report.facts)
+    facts += fmt::format("<dt>{}</dt><dd>{}</dd>\n", html(name), html(value));
   if (!report.date.empty()) facts += fmt::format("<dt>Date</dt><dd>{}</dd>\n", html(report.date));
   if (!report.command.empty())
     facts += fmt::format("<dt>Command</dt><dd><code>{}</code></dd>\n", html(report.command));

@@ -52,19 +52,28 @@ std::string captioned(const ReportTable& table) {
   return fmt::format("{}:\n\n{}", plain(table.caption), table_text(table));
 }
 
+/// Whether a section has more than what charts draw of the results.
+bool has_own_content(const ReportSection& section) {
+  return !section.tables.empty() || !section.grids.empty() ||
+         !std::ranges::all_of(section.charts, &ReportChart::repeats_results);
+}
+
 }  // namespace
 
 std::string to_markdown(const Report& report) {
   std::string out = fmt::format("# {}\n\n", plain(report.title));
   if (!report.model.empty()) out += fmt::format("Model: {}\n\n", plain(report.model));
+  for (const auto& [name, value] : report.facts)
+    out += fmt::format("{}: {}\n\n", plain(name), plain(value));
   if (!report.date.empty()) out += fmt::format("Date: {}\n\n", plain(report.date));
   for (const std::string& note : report.notes) out += plain(note) + "\n\n";
   if (!report.command.empty()) out += code_block(report.command);
   for (const ReportSection& section : report_sections(report)) {
+    if (!has_own_content(section)) continue;
     out += fmt::format("## {}\n\n", section.title);
     if (!section.text.empty()) out += section.text + "\n\n";
     for (const ReportChart& chart : section.charts)
-      if (!chart.numbers.rows.empty()) out += captioned(chart.numbers);
+      if (!chart.repeats_results && !chart.numbers.rows.empty()) out += captioned(chart.numbers);
     for (const ReportTable& table : section.tables) out += captioned(table);
     for (const HeatMap& grid : section.grids) {
       out += fmt::format("### {}\n\n", plain(grid.title));

@@ -28,36 +28,40 @@ std::vector<ReportSection> report_sections(const Report& report) {
     return table.rows.empty() ? std::vector<ReportTable>() : std::vector{std::move(table)};
   };
   std::vector<ReportSection> sections = {
-      {"overview", "Scores at a glance", "", {}, filled(overview_table(report)), {}},
+      {"overview", "Scores at a glance", "", "", {}, filled(overview_table(report)), {}},
       {"budget",
        "Quality against keys read",
+       "",
        "Bars are 95 % intervals. The further left, the fewer keys were read.",
        budget_charts(report),
        {},
        {}},
-      {"equal", "At equal budgets", equal_text, {}, equal_tables(report), {}},
-      {"results", "Results", results_text, {}, filled(results_table(report)), {}},
+      {"equal", "At equal budgets", equal_text, "", {}, equal_tables(report), {}},
+      {"results", "Results", results_text, "", {}, filled(results_table(report)), {}},
       {"length",
        "Quality against length",
-       "Items by the tokens of their contexts. Bars are 95 % intervals.",
+       "Items by the tokens of their contexts.",
+       "Bars are 95 % intervals.",
        length_charts(report),
        {},
        {}},
       {"needles",
-       "Needles by depth and length",
-       "Share of the needles found, in per cent: 0 % depth is the beginning of the text.",
+       "Score by depth and length",
+       "Mean scores by the place of what is asked for: 0 % depth is the beginning of the text.",
+       "",
        {},
        {},
        needle_grids(report)},
       {"pairs",
        "Paired comparisons",
-       "Both policies answered the same items. An interval that holds 0 shows no difference. "
-       "Holm's p allows for the number of comparisons.",
+       "Both policies answered the same items. An interval that holds 0 does not show a "
+       "difference. Holm's p allows for the number of comparisons.",
+       "",
        {},
        filled(pairs_table(report)),
        {}},
-      {"cost", "Speed and memory", "", {}, filled(cost_table(report)), {}},
-      {"diagnostics", "Diagnostics", "", {}, {}, report.diagnostics}};
+      {"cost", "Speed and memory", "", "", {}, filled(cost_table(report)), {}},
+      {"diagnostics", "Diagnostics", "", "", {}, {}, report.diagnostics}};
   for (ReportSection& section : sections)
     if (section.id == "cost" && !section.tables.empty()) section.charts = cost_charts(report);
   std::erase_if(sections, [](const ReportSection& section) { return !has_content(section); });

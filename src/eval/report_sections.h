@@ -12,17 +12,20 @@ namespace gsa::eval {
 /// A chart as src/eval/report.js draws it.
 struct ReportChart {
   std::string title;
-  std::string description;      ///< for those who do not see it
-  std::string data;             ///< JSON; ill-formed UTF-8 replaced
-  std::size_t num_entries = 0;  ///< of its legend, or bars
-  ReportTable numbers;          ///< what it shows; no rows if the section's tables have it
+  std::string description;       ///< for those who do not see it
+  std::string data;              ///< JSON; ill-formed UTF-8 replaced
+  std::size_t num_entries = 0;   ///< of its legend, or bars
+  ReportTable numbers;           ///< what it shows; no rows if the section's tables have it
+  bool repeats_results = false;  ///< its numbers stand in the table of results, row by row
 };
 
-/// What HTML and Markdown have in common. Markdown has no charts, only their numbers.
+/// What HTML and Markdown have in common. Markdown has no charts, only such of their numbers as
+/// stand nowhere else.
 struct ReportSection {
   std::string id;
   std::string title;
   std::string text;
+  std::string chart_text;  ///< how the charts are to be read
   std::vector<ReportChart> charts;
   std::vector<ReportTable> tables;
   std::vector<HeatMap> grids;

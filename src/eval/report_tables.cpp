@@ -51,17 +51,19 @@ TableCell p_cell(double p) {
 
 int digits_of(ScoreKind kind) { return kind == ScoreKind::points ? 1 : 2; }
 
-/// "41.2 (38.0 to 44.5)"; with a sign in front where that is the point.
+/// "41.2 (38.0 to 44.5)"; a dash where there is no interval, a sign in front where that is the
+/// point.
 TableCell interval_cell(const Interval& interval, int num_digits, const char* sign = "") {
   if (!std::isfinite(interval.mean)) return TableCell(dash);
   const auto number = [&](double value) {
     return *sign == '+' ? fmt::format("{:+.{}f}", value, num_digits)
                         : fmt::format("{:.{}f}", value, num_digits);
   };
-  std::string text = number(interval.mean);
-  if (std::isfinite(interval.low) && std::isfinite(interval.high))
-    text += fmt::format(" ({} to {})", number(interval.low), number(interval.high));
-  return {std::move(text), interval.mean};
+  const std::string ends =
+      std::isfinite(interval.low) && std::isfinite(interval.high)
+          ? fmt::format("{} to {}", number(interval.low), number(interval.high))
+          : dash;
+  return {fmt::format("{} ({})", number(interval.mean), ends), interval.mean};
 }
 
 ScoreKind kind_of(const Report& report, const std::string& task) {
@@ -73,8 +75,6 @@ std::string metric_of(const Report& report, const std::string& task) {
   const auto row = std::ranges::find(report.rows, task, &ReportRow::task);
   return row == report.rows.end() || row->metric.empty() ? "score" : row->metric;
 }
-
-std::string adapter_name(const std::string& adapter) { return adapter.empty() ? "none" : adapter; }
 
 TableCell secondary_cell(const ReportRow& row) {
   std::string text;
@@ -96,6 +96,8 @@ double mean(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+std::string adapter_name(const std::string& adapter) { return adapter.empty() ? "none" : adapter; }
 
 std::string row_label(const Report& report, const ReportRow& row) {
   const bool is_ambiguous = std::ranges::any_of(report.rows, [&](const ReportRow& other) {
@@ -120,6 +122,8 @@ ReportTable overview_table(const Report& report) {
   ReportTable table{"Scores by task; keys read are means over the tasks",
                     {{"policy"}, {"adapter"}, {"keys read", number}},
                     {}};
+  if (in_mean.size() > 1 && in_mean.size() < tasks.size())
+    table.caption += "; means of scores leave perplexities out";
   for (const std::string& task : tasks)
     table.columns.push_back({fmt::format("{} ({})", task, metric_of(report, task)), number});
   if (in_mean.size() > 1)
@@ -312,9 +316,10 @@ std::vector<HeatMap> needle_grids(const Report& report) {
     HeatMap grid;
     grid.title = fmt::format("{}, {}", task, policy);
     const auto [fewest, most] = std::ranges::minmax(cells, {}, &NeedleCell::num_items);
-    grid.text = fewest.num_items == most.num_items
-                    ? fmt::format("{} items per cell", fewest.num_items)
-                    : fmt::format("{} to {} items per cell", fewest.num_items, most.num_items);
+    grid.text =
+        fewest.num_items == most.num_items
+            ? fmt::format("{} item{} per cell", most.num_items, most.num_items == 1 ? "" : "s")
+            : fmt::format("{} to {} items per cell", fewest.num_items, most.num_items);
     grid.row_title = "depth";
     grid.column_title = "tokens";
     for (const double depth : depths)

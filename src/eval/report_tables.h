@@ -56,6 +56,8 @@ void check_grids(const Report& report);
 
 /// "1,024 to 2,047 tokens"
 std::string format_bucket(const LengthPoint& point);
+/// The adapter's name, or "none".
+std::string adapter_name(const std::string& adapter);
 /// The policy, with its adapter where the same policy ran with several.
 std::string row_label(const Report& report, const ReportRow& row);
 

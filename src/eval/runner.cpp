@@ -13,7 +13,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "eval/perplexity.h"
 
 namespace gsa::eval {
 namespace {
@@ -107,6 +106,8 @@ class Run {
     for (auto& some : records_)
       std::move(some.begin(), some.end(), std::back_inserter(result.records));
     result.failures = std::move(failures_);
+    const bool is_whole_run = options_.share.size == 1 && num_done_ == num_items_;
+    if (is_whole_run && file_.is_left_by_others()) file_.merge(result.failures);
     return result;
   }
 
@@ -223,22 +224,26 @@ class Run {
   std::exception_ptr error_;
 };
 
-/// Says before anything is answered that a text to be predicted is too long: the longest come last.
+/// Looks at the items of the greatest length that a task states, which are equal but for a few
+/// tokens.
 void check_longest(const Task& task, const Entrant& entrant, const AnswerOptions& options) {
-  if (!is_perplexity(task) || task.items.empty()) return;
-  const TaskItem& longest = *std::ranges::max_element(task.items, {}, context_bytes);
-  try {
-    prepare_item(task, longest, entrant.run.model, options);
-  } catch (const Error&) {
-    rethrow_named({&task, &longest, 0});
+  if (task.items.empty()) return;
+  const std::int64_t longest = std::ranges::max_element(task.items, {}, &TaskItem::length)->length;
+  for (const TaskItem& item : task.items) {
+    if (item.length < longest || !is_uncut(task, item)) continue;
+    try {
+      prepare_item(task, item, entrant.run.model, options);
+    } catch (const Error&) {
+      rethrow_named({&task, &item, 0});
+    }
   }
 }
 
-/// The items that the records file holds whole, and failures; `num_done` counts both.
+/// The items that the records file holds whole, and failures.
 RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
-                 const RecordsFile& file, std::int64_t& num_done) {
+                 const RecordsFile& file) {
   RunResult result;
-  num_done = 0;
+  for (const Task& task : tasks) result.finished.push_back({task.name, 0, std::ssize(task.items)});
   for (const Place& place : all_places(tasks)) {
     const std::string& task = place.task->name;
     const std::size_t num_before = result.records.size();
@@ -252,18 +257,29 @@ RunResult gather(std::span<const Task> tasks, std::span<const Entrant> entrants,
     if (!is_whole) result.records.resize(num_before);
     const Failure* failure = is_whole ? nullptr : file.find_failure(task, place.item->id);
     if (failure != nullptr) result.failures.push_back(*failure);
-    num_done += is_whole || failure != nullptr;
+    const auto count = std::ranges::find(result.finished, task, &Finished::task);
+    count->num_items += is_whole || failure != nullptr;
   }
   return result;
 }
 
+std::int64_t count_finished(const RunResult& result) {
+  std::int64_t count = 0;
+  for (const Finished& task : result.finished) count += task.num_items;
+  return count;
+}
+
 }  // namespace
+
+void check_lengths(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                   const AnswerOptions& options) {
+  for (const Task& task : tasks) check_longest(task, entrants.front(), options);
+}
 
 RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entrants,
                     const RunOptions& options) {
   if (tasks.empty() || entrants.empty()) return {};
-  if (options.on_failure == OnFailure::stop)
-    for (const Task& task : tasks) check_longest(task, entrants.front(), options.answer);
+  if (options.on_failure == OnFailure::stop) check_lengths(tasks, entrants, options.answer);
   return Run(tasks, entrants, options).run();
 }
 
@@ -271,9 +287,8 @@ RunResult finished_items(std::span<const Task> tasks, std::span<const Entrant> e
                          const RunOptions& options) {
   const RecordsFile file(options.records_file, options.run_name, options.share.rank,
                          options.share.size, RecordsFile::Purpose::collect);
-  std::int64_t num_done = 0;
-  RunResult result = gather(tasks, entrants, file, num_done);
-  if (options.on_item) options.on_item(num_done, std::ssize(all_places(tasks)));
+  RunResult result = gather(tasks, entrants, file);
+  if (options.on_item) options.on_item(count_finished(result), std::ssize(all_places(tasks)));
   return result;
 }
 
@@ -286,19 +301,24 @@ RunResult collect(std::span<const Task> tasks, std::span<const Entrant> entrants
                    RecordsFile::Purpose::collect);
   const auto total = std::ssize(all_places(tasks));
   std::int64_t last_done = -1;
+  bool has_told = false;
   auto last_change = Clock::now();
   while (true) {
-    std::int64_t num_done = 0;
     file.reload();
-    RunResult result = gather(tasks, entrants, file, num_done);
+    RunResult result = gather(tasks, entrants, file);
+    const std::int64_t num_done = count_finished(result);
     if (options.on_item) options.on_item(num_done, total);
     if (num_done == total) {
-      file.merge(result.records, result.failures);
+      file.merge(result.failures);
       return result;
     }
     if (options.answer.generate.cancel.stop_requested()) return result;
     if (num_done != last_done) last_change = Clock::now();
     last_done = num_done;
+    if (!has_told && options.on_wait && Clock::now() - last_change >= options.wait_until_told) {
+      options.on_wait(total - num_done, total);
+      has_told = true;
+    }
     if (Clock::now() - last_change > patience) {
       core::resource_error(
           "eval: {} of {} items are missing in {}.rank* and no process writes any more: start "

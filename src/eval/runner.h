@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -42,17 +43,33 @@ struct RunOptions {
   Share share;
   /// Called with the number of items that are done, one call at a time.
   std::function<void(std::int64_t done, std::int64_t total)> on_item;
+  /// Called once if `collect` waits so long and no other process finishes an item.
+  std::function<void(std::int64_t missing, std::int64_t total)> on_wait;
+  std::chrono::milliseconds wait_until_told = std::chrono::seconds(10);
+};
+
+/// How far a task is.
+struct Finished {
+  std::string task;
+  std::int64_t num_items = 0;  ///< answered by all, or failed
+  std::int64_t num_total = 0;
 };
 
 struct RunResult {
   std::vector<Record> records;  ///< in the order of tasks, items and entrants
   std::vector<Failure> failures;
+  std::vector<Finished> finished = {};  ///< per task; only of `collect` and `finished_items`
 };
+
+/// Input error that names the item if one of the longest that must not be cut does not fit.
+void check_lengths(std::span<const Task> tasks, std::span<const Entrant> entrants,
+                   const AnswerOptions& options);
 
 /// Lets every entrant answer every item of this process's share. An item's documents are read once
 /// for all policies that read them alike. If the run was cancelled (`generate.cancel`), the records
 /// are those that were finished. What goes wrong in an item is thrown once the others under way
-/// have ended, or listed (`on_failure`).
+/// have ended, or listed (`on_failure`); unless it is to be listed, `check_lengths` comes first. A
+/// single process that finishes all makes one file of those that others left.
 RunResult run_tasks(std::span<const Task> tasks, std::span<const Entrant> entrants,
                     const RunOptions& options);
 

@@ -57,6 +57,7 @@ double sign_permutation_p(std::span<const double> values) {
 
 Interval bootstrap(std::span<const double> values) {
   if (values.empty()) return {};
+  if (values.size() == 1) return {values.front(), not_measured, not_measured};
   core::Rng rng(kSeed);
   std::vector<double> means;
   for (int draw = 0; draw < kNumDraws; ++draw) {

@@ -8,7 +8,8 @@
 
 namespace gsa::eval {
 
-/// Mean and interval by the percentile bootstrap: 2000 draws, a fixed seed.
+/// Mean and interval by the percentile bootstrap: 2000 draws, a fixed seed. One value has no
+/// interval.
 Interval bootstrap(std::span<const double> values);
 
 /// Two policies on the same items.

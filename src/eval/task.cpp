@@ -24,6 +24,16 @@ std::optional<std::string> find_string_of(const json& record, const char* name, 
   return found ? found : core::find_string(record, other, where);
 }
 
+/// A record's name: a text or a whole number.
+std::optional<std::string> find_id(const json& record, const std::string& where) {
+  for (const char* name : {"_id", "id"}) {
+    const auto field = record.find(name);
+    if (field != record.end() && field->is_number_integer()) return field->dump();
+    if (auto found = core::find_string(record, name, where)) return found;
+  }
+  return std::nullopt;
+}
+
 /// A list of strings; nothing if the field is absent.
 std::vector<std::string> read_list(const json& record, const char* name, const std::string& where) {
   std::vector<std::string> strings;
@@ -123,7 +133,7 @@ void check_for_metric(const TaskItem& item, Metric metric, const std::string& wh
 TaskItem read_item(const json& record, const TaskFormat& format, std::int64_t number,
                    const std::string& where) {
   TaskItem item;
-  item.id = find_string_of(record, "_id", "id", where).value_or(std::to_string(number));
+  item.id = find_id(record, where).value_or(std::to_string(number));
   item.question = read_question(record, format, where);
   item.documents = read_documents(record, format, where);
   item.answers = read_answers(record, where);

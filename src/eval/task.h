@@ -54,7 +54,7 @@ std::filesystem::path description_path(const std::filesystem::path& path);
 ///   input        the question (or question); may be empty where the format says what to do
 ///   documents    list of texts, each a piece of its own, or of {"title", "text"}; or context: one
 ///   answers      list of strings (or answer: one), none of them blank
-///   _id          optional (or id); the line's number otherwise
+///   _id          optional (or id), a text or a whole number; the line's number otherwise
 ///   all_classes  list of strings; classifications need it
 ///   length       optional
 ///   dataset      optional, the same in all records

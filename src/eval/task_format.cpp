@@ -74,9 +74,18 @@ void read_prompt(const json& object, const std::string& where, TaskFormat& forma
   const std::string behind = after.value_or(after_text(format));
   format.prompt = make_prompt(before.value_or(default_before), behind, where);
   format.prompt->use_chat_template = uses_chat;
-  format.uses_input = behind.find(input_mark) != std::string::npos;
   if (core::trimmed(behind).empty())
     input_error("task: {}: 'after' says nothing: write what is asked, with {{input}}", where);
+  if (format.prompt->before.find(input_mark) != std::string::npos)
+    input_error("task: {}: {{input}} stands in 'before': write it in 'after'", where);
+  const bool has_mark = behind.find(input_mark) != std::string::npos;
+  if (!has_mark && format.uses_input) {
+    input_error(
+        "task: {}: 'after' has no {{input}}, where the question goes: write it there (tasks "
+        "without questions are 'like' one of them, such as gov_report)",
+        where);
+  }
+  format.uses_input = has_mark;
 }
 
 }  // namespace

@@ -48,7 +48,8 @@ std::vector<std::string> format_names();
 
 /// Reads the description of a task from a JSON file:
 ///   before      text in front of the documents                     (default: empty)
-///   after       text behind them; `{input}` stands once for the record's question
+///   after       text behind them; `{input}` stands once for the record's question, unless `like`
+///               is a format without one
 ///   metric      one of `metric_name`                               (default: qa_f1)
 ///   max_tokens  longest answer, from 1 to 65536                    (default: 32)
 ///   chat        false: the text as it is, no chat template         (default: true)

@@ -27,8 +27,12 @@ struct FileSpec {
 FileSpec parse_file(const std::string& spec) {
   const std::size_t at = spec.find('=');
   if (at != std::string::npos && !std::filesystem::exists(spec)) {
-    if (auto format = find_format(std::string_view(spec).substr(0, at)))
-      return {std::move(format), spec.substr(at + 1)};
+    const std::string name = spec.substr(0, at), path = spec.substr(at + 1);
+    if (auto format = find_format(name)) return {std::move(format), path};
+    if (std::filesystem::exists(path)) {
+      core::input_error("task '{}': there is no format '{}' (see gsa eval --list)",
+                        core::printable(spec), core::printable(name));
+    }
   }
   if (find_format(spec) && !std::filesystem::exists(spec)) {
     core::input_error("task '{}': there is no such file: give its records as {}=FILE", spec, spec);

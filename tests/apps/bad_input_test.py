@@ -253,7 +253,7 @@ def test_adapter_of_another_base(gsa, refuse, make_adapter, model, tmp_path):
 
 
 def test_file_that_is_no_adapter(refuse, document):
-    assert "fox.txt" in refuse("--adapter", document)
+    assert "fox.txt: is no safetensors file" in refuse("--adapter", document)
 
 
 def test_unknown_adapter_name(refuse):

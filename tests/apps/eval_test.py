@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import FOX, PROGRAM
+from conftest import FOX, PROGRAM, WINDOW
 
 USAGE, FAILURE = 2, 1
 POLICIES = ["full", "gsa@8", "streaming:tokens=64"]
@@ -127,6 +127,7 @@ def test_bad_tasks(refuse, task, text, named):
 
 def test_bad_options(refuse, task, tmp_path):
     assert "nowhere.jsonl" in refuse("--tasks", tmp_path / "nowhere.jsonl")
+    assert "no format 'nope' (see gsa eval --list)" in refuse("--tasks", f"nope={task}")
     assert "nonsense" in refuse("--tasks", task, policies="full,nonsense")
     assert "empty entry" in refuse("--tasks", task, policies="full,")
     assert "named 'foxes'" in refuse("--tasks", f"{task},{task}")
@@ -155,15 +156,20 @@ def test_records_of_another_run(gsa, arguments, refuse, task, tmp_path, make_ada
         ("--adapter", adapters[0], "--dtype", "bf16"),
     ):
         assert "another run" in refuse(*args, *other)
+    line = refuse(*args, "--adapter", adapters[0], "--temperature", 1)
+    assert "temperature 0 there, temperature 1 here" in line
     assert records.read_bytes() == whole
     assert gsa(*arguments(*args, "--adapter", adapters[0])).code == 0
-    assert "nowhere" in refuse("--tasks", task, "--records", tmp_path / "nowhere" / "records", code=FAILURE)
+    for option, name in (("--records", "records"), ("--report", "report.md")):
+        path = tmp_path / "nowhere" / name
+        line = refuse("--tasks", task, option, path, code=FAILURE)
+        assert line == f"eval: {option} {path}: there is no folder {path.parent}: make it first"
 
 
 def test_ctrl_c_leaves_whole_records_to_go_on_from(gsa, arguments, task, tmp_path):
     task.write_text(to_lines(items(200, documents=[FOX * 60])))
     records = tmp_path / "records.jsonl"
-    command = arguments("--tasks", task, "--workers", 2, "--records", records, "--quiet")
+    command = arguments("--tasks", task, "--workers", 2, "--records", records)
     started = subprocess.Popen([PROGRAM, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not records.exists() or records.read_bytes().count(b"\n") < 1 + 2 * len(POLICIES):
@@ -172,6 +178,8 @@ def test_ctrl_c_leaves_whole_records_to_go_on_from(gsa, arguments, task, tmp_pat
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130 and out == b"", err
+    note = f"gsa: eval: stopped: finished answers are kept in {records}; the same command goes on from there"
+    assert err.decode().splitlines()[-1] == note
     text = records.read_text()
     assert text.endswith("\n") and text.count("\n") < 1 + 200 * len(POLICIES)
     done = [json.loads(line)["id"] for line in text.splitlines()[1:]]
@@ -181,6 +189,17 @@ def test_ctrl_c_leaves_whole_records_to_go_on_from(gsa, arguments, task, tmp_pat
     resumed = gsa(*arguments(*options, "--records", records)).json()
     assert resumed == gsa(*arguments(*options)).json()
     assert records.read_text().startswith(text)
+
+
+@pytest.mark.parametrize("options, note", [((), "lost, as there is no --records"), (("--quiet",), "")])
+def test_ctrl_c_says_that_answers_are_lost(arguments, task, options, note):
+    task.write_text(to_lines(items(400, documents=[FOX * 60])))
+    started = start(arguments("--tasks", task, *options))
+    time.sleep(2)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    last = (err.decode().splitlines() or [""])[-1]
+    assert started.returncode == 130 and (note in last if note else err == b""), err
 
 
 def start(command, env=None):
@@ -244,10 +263,55 @@ def test_a_single_process_does_what_a_lost_one_left(gsa, arguments, task, tmp_pa
     command = arguments("--tasks", task, "--records", records, "--json")
     done = gsa(*command, env={"RANK": "1", "WORLD_SIZE": "2"})  # process 0 never comes
     assert done.code == 0 and done.out == "" and (tmp_path / "records.jsonl.rank1").exists()
-    so_far = gsa(*command, "--finished").json()
+    done = gsa(*command, "--finished", "--report", tmp_path / "report.md")
+    so_far = done.json()
+    note = "2 of 5 items are finished: task foxes 2 of 5"
+    assert done.err.splitlines()[-1] == f"gsa: eval: {note}"
+    assert f"Not the whole run: {note}." in (tmp_path / "report.md").read_text()
+    assert gsa(*command, "--finished", "--quiet").err == ""
     assert [row["n"] for row in so_far["results"]] == [2] * len(POLICIES) and not records.exists()
     assert gsa(*command).json() == gsa(*arguments("--tasks", task, "--json")).json()
-    assert records.read_text().count("\n") == 1 + 3 * len(POLICIES), "items 0, 2 and 4 were missing"
+    assert records.read_text().count("\n") == 1 + 5 * len(POLICIES)
+    assert list(tmp_path.glob("records.jsonl.rank*")) == []
+    assert "finished" not in gsa(*command, "--finished").err
+
+
+def test_process_0_says_that_it_waits(arguments, task, tmp_path):
+    command = arguments("--tasks", task, "--records", tmp_path / "r.jsonl", "--limit", 3, policies="full")
+    process = start(command, {"RANK": "0", "WORLD_SIZE": "2"})
+    lines = iter(process.stderr.readline, b"")
+    line = next(line for line in lines if b"waiting" in line).decode()
+    assert "1 of 3 items are missing; if one was lost, start again" in line and "r.jsonl" in line
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_generated_items_are_never_cut(gsa, arguments, refuse):
+    for kind in ("passkey", "kv", "lines"):
+        line = refuse("--tasks", f"{kind}:lengths={WINDOW}:depths=50")
+        assert f"task {kind}, item '256-50-0': " in line and "more than the 256 that" in line
+        assert "lower lengths by " in line and "come on top" in line
+    options = ("--tasks", "passkey:lengths=150,256:depths=50", "--max-context", 320)
+    assert "item '256-50-0'" in refuse(*options)
+    done = gsa(*arguments(*options, "--keep-going", "--json"))
+    result = json.loads(done.out)
+    assert done.code == FAILURE and [failure["id"] for failure in result["failures"]] == ["256-50-0"]
+    assert [(row["n"], row["truncated"]) for row in result["results"]] == [(1, 0)] * len(POLICIES)
+
+
+def test_generated_items_to_set_budgets_on_fit_too(refuse):
+    spec = "passkey:lengths=150,256:depths=50"
+    line = refuse("--tasks", spec, "--max-context", 320, "--match", "0.5", "--calibration-items", 1, policies="full,streaming")
+    assert "task passkey, item '256-50-0'" in line
+
+
+def test_short_answers_are_noted(gsa, arguments, task):
+    note = "gsa: eval: --max-tokens 4 is less than the formats allow for answers of foxes (32)"
+    done = gsa(*arguments("--tasks", task, "--limit", 1))
+    assert note in done.err.splitlines()
+    whole = [32 if part == 4 else part for part in arguments("--tasks", task, "--limit", 1)]
+    assert "--max-tokens" not in gsa(*whole).err
 
 
 def test_batches_give_the_same_results(gsa, arguments, task):

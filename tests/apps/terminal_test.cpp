@@ -34,5 +34,13 @@ TEST(ProgressLine, GrowsFromEmptyToFull) {
   EXPECT_EQ(end.find('.'), std::string::npos) << end;
 }
 
+TEST(ProgressLine, IsWrittenRarelyWhereThereIsNoTerminal) {
+  using namespace std::chrono_literals;
+  EXPECT_FALSE(is_line_due(100, 100, 4s)) << "short work";
+  EXPECT_TRUE(is_line_due(10, 100, 5s));
+  EXPECT_FALSE(is_line_due(9, 100, 59s));
+  EXPECT_TRUE(is_line_due(0, 100, 60s)) << "a sign of life";
+}
+
 }  // namespace
 }  // namespace gsa::apps

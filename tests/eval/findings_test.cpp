@@ -93,5 +93,35 @@ TEST(EvalFindings, DifferencesOfLossesAreNats) {
   EXPECT_THAT(to_markdown(report), HasSubstr("+0.250 (+0.250 to +0.250) nats"));
 }
 
+TEST(EvalFindings, CautionsNameSmallTasksAndWhatCouldNotBeDiagnosed) {
+  Findings found;
+  found.summaries.resize(2);
+  found.summaries[0].task = "long";
+  found.summaries[0].metric = "qa_f1";
+  found.summaries[0].num_items = 10;
+  found.summaries[1].metric = "perplexity";
+  found.summaries[1].num_items = 20;
+  EXPECT_TRUE(cautions(found).empty());
+  found.wants_diagnoses = true;
+  EXPECT_EQ(cautions(found), std::vector<std::string>{
+                                 "No diagnostics of long: no item's answer stands in its text."});
+  found.diagnoses.emplace_back().task = "long";
+  EXPECT_TRUE(cautions(found).empty());
+  found.summaries[1].num_items = 9;
+  EXPECT_EQ(cautions(found),
+            std::vector<std::string>{"Intervals of tasks with fewer than 10 items are not to be "
+                                     "trusted."});
+  EXPECT_EQ(make_report(found, {}, {}).notes, cautions(found));
+}
+
+TEST(EvalFindings, OtherMetricsAreThoseOfShortAnswers) {
+  Findings found = findings();
+  EXPECT_EQ(make_report(found, entrants(), {}).rows[0].secondary.size(), 3U);
+  for (const char* metric : {"rouge_l", "rouge_l_zh", "code_similarity", "perplexity"}) {
+    found.summaries[0].metric = metric;
+    EXPECT_TRUE(make_report(found, entrants(), {}).rows[0].secondary.empty()) << metric;
+  }
+}
+
 }  // namespace
 }  // namespace gsa::eval

@@ -215,7 +215,8 @@ TEST(TaskList, OpensFilesFormatsAndGeneratedTasks) {
   const std::map<std::string, std::string> cases = {
       {"hotpotqa", "there is no such file: give its records as hotpotqa=FILE"},
       {"hotpotqa=none.jsonl", "none.jsonl: there is no such file"},
-      {"squad=" + file, "there is no such file"},
+      {"squad=" + file, "there is no format 'squad' (see gsa eval --list)"},
+      {"squad=none.jsonl", "squad=none.jsonl: there is no such file"},
       {"none.jsonl", "there is no such file"},
       {"kv:x=1", "there is no option 'x'"},
       {"needle:haystack=none.txt", "none.txt: there is no such file"}};

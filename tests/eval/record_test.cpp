@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "support/errors.h"
 #include "support/temp_dir.h"
 
 namespace gsa::eval {
@@ -76,6 +77,23 @@ TEST(EvalRecords, AreOfTheBudgetThatThePolicyHas) {
   EXPECT_EQ(file.find("task", item_of("1"), matched), nullptr);
   matched.shares.clear();
   EXPECT_EQ(file.find("task", item_of("1"), matched), nullptr) << "it sits out";
+}
+
+TEST(EvalRecords, NameWhatDiffersInAnotherRun) {
+  const TempDir dir;
+  const std::string run = "model 1, budgets as 0.5 on 8 items, temperature 0, top-k 40";
+  const RecordsFile file(dir / "records", run, 0, 1);
+  const auto refused = [&](const std::string& name) {
+    return test::error_of([&] { RecordsFile(dir / "records", name, 0, 1); });
+  };
+  using test::IsError;
+  EXPECT_THAT(refused("model 1, budgets as 0.5 on 8 items, temperature 0.5, top-k 40"),
+              IsError(ErrorKind::input, "sampling): temperature 0 there, temperature 0.5 here;"));
+  EXPECT_THAT(refused("model 2, budgets as 0.5 on 8 items, temperature 0, top-k 40"),
+              IsError(ErrorKind::input, "): model 1 there, model 2 here;"));
+  EXPECT_THAT(refused("model 1, temperature 0, top-k 40"),
+              IsError(ErrorKind::input, "): budgets as 0.5 on 8 items there, temperature 0 here;"));
+  EXPECT_THAT(refused(run + ", seed 1"), IsError(ErrorKind::input, "--match, --calibration-items"));
 }
 
 }  // namespace

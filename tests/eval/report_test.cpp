@@ -161,6 +161,7 @@ TEST(ReportCsv, LeavesWhatWasNotMeasuredEmpty) {
   auto line = csv_section(report, "result").at(0);
   for (const char* name : {"score", "score_low", "prefill_seconds", "nominal_ratio", "p_value"})
     EXPECT_EQ(line[name], "") << name;
+  EXPECT_EQ(line["adapter"], "none") << "as tables say";
   EXPECT_EQ(parse_csv(to_csv(Report())).size(), 1U) << "the heading alone";
 }
 
@@ -178,10 +179,11 @@ TEST(ReportMarkdown, IsATable) {
 
 TEST(ReportMarkdown, HasEverySectionOfTheSample) {
   const std::string text = to_markdown(sample_report());
-  for (const char* heading : {"Scores at a glance", "Quality against keys read", "At equal budgets",
-                              "Results", "Quality against length", "Needles by depth and length",
-                              "Paired comparisons", "Speed and memory", "Diagnostics"})
+  for (const char* heading :
+       {"Scores at a glance", "At equal budgets", "Results", "Quality against length",
+        "Score by depth and length", "Paired comparisons", "Speed and memory", "Diagnostics"})
     EXPECT_THAT(text, HasSubstr(std::string("\n## ") + heading + "\n"));
+  EXPECT_THAT(text, Not(HasSubstr("Bars"))) << "there are no charts";
   // Every line of a table has as many cells as the one above it.
   std::istringstream stream(text);
   int last = 0, num_lines = 0;
@@ -196,6 +198,24 @@ TEST(ReportMarkdown, HasEverySectionOfTheSample) {
     ++num_lines;
   }
   EXPECT_GT(num_lines, 100);
+}
+
+TEST(ReportMarkdown, DoesNotRepeatResultsWithoutTheirCharts) {
+  Report report = one_row();
+  report.budgets = {{"qa", "gsa", "gsa@16", 0.09, report.rows[0].score}};
+  report.lengths = {{"qa", "gsa@16", 0, 511, 9, report.rows[0].score}};
+  EXPECT_EQ(to_markdown(report), to_markdown(one_row()));
+  EXPECT_EQ(count(to_html(report), "<canvas"), 2);
+  report.lengths.push_back({"qa", "gsa@16", 512, 1023, 9, report.rows[0].score});
+  EXPECT_THAT(to_markdown(report), HasSubstr("| gsa@16 | 0 to 511 | 9 |"));
+}
+
+TEST(ReportHead, NamesWhatTheNumbersDependOn) {
+  Report report = one_row();
+  report.facts = {{"Adapters", "a_b.safetensors"}, {"Computed in", "f32 on cpu"}};
+  EXPECT_THAT(to_markdown(report),
+              HasSubstr("\n\nAdapters: a\\_b.safetensors\n\nComputed in: f32 on cpu\n\n"));
+  EXPECT_THAT(to_html(report), HasSubstr("<dt>Computed in</dt><dd>f32 on cpu</dd>"));
 }
 
 TEST(ReportMarkdown, NamesAreNoMarkup) {
@@ -220,6 +240,7 @@ TEST(ReportTables, OverviewComparesOnlyWholeRows) {
   row.score.mean = 14.126;
   report.rows.push_back(row);
   const std::string text = to_markdown(report);
+  EXPECT_THAT(text, HasSubstr("; means of scores leave perplexities out:\n"));
   EXPECT_THAT(text, HasSubstr("| qa (F1) | summary (F1) | pg19 (F1) | mean of 2 tasks |"));
   EXPECT_THAT(text, HasSubstr("| gsa@16 | none | 9.3 % | 41.3 | 21.3 | – | 31.3 |"));
   EXPECT_THAT(text, HasSubstr("| full | none | 9.3 % | – | 21.3 | 14.13 | – |"));
@@ -242,6 +263,12 @@ TEST(ReportTables, EqualBudgetsSayWhoReadWhatOnWhichItems) {
                         "\n| streaming:match=gsa@16 | 20.0 (10.0 to 30.0) | 11.2 % \\* | none "
                         "| window | no |\n| h2o:match=gsa@16 | out | 30.0 % | none | full "
                         "attention | no |\n"));
+}
+
+TEST(ReportTables, OneItemHasNoInterval) {
+  Report report = one_row();
+  report.rows[0].score = {12, not_measured, not_measured};
+  EXPECT_THAT(to_markdown(report), HasSubstr("| gsa@16 | qa | 12.0 (–) | F1 |"));
 }
 
 TEST(ReportTables, DifferencesOfPerplexitiesAreInNats) {
@@ -274,6 +301,9 @@ TEST(ReportTables, NeedlesStandInOrderWithGaps) {
   report.needles = {{"passkey", "full", 2048, 1, 50, 4}, {"passkey", "full", 1024, 0, 100, 6}};
   const std::string text = to_markdown(report);
   EXPECT_THAT(text, HasSubstr("4 to 6 items per cell"));
+  report.needles.resize(1);
+  report.needles[0].num_items = 1;
+  EXPECT_THAT(to_markdown(report), HasSubstr("\n1 item per cell\n"));
   EXPECT_THAT(
       text, HasSubstr("| 1,024 | 2,048 |\n|---|--:|--:|\n| 0 % | 100 | – |\n| 100 % | – | 50 |\n"));
 }

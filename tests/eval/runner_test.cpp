@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "engine/tiny_model.h"
+#include "eval/generate.h"
 #include "eval/perplexity.h"
 #include "eval/summary.h"
 #include "support/errors.h"
@@ -342,17 +343,102 @@ TEST(EvalRunner, AnyNumberOfProcessesGoesOn) {
   auto opts = options(dir / "records");
   opts.share = {1, 3};
   records_of(all, runs, opts);
-  std::int64_t num_new = 0;
   opts.share = {0, 1};
+  std::int64_t num_answered = 0;
+  opts.on_item = [&](std::int64_t, std::int64_t) {
+    const std::string text = read(dir / "records");
+    num_answered = std::max<std::int64_t>(num_answered, std::ranges::count(text, '\n') - 1);
+  };
   const auto records = records_of(all, runs, opts);
   EXPECT_EQ(contents(records), contents(records_of(all, runs, options())));
+  EXPECT_EQ(num_answered, std::ssize(records) - 3 * std::ssize(runs));
+  EXPECT_FALSE(std::filesystem::exists(dir / "records.rank1"));
   const std::string text = read(dir / "records");
-  num_new = std::ranges::count(text, '\n') - 1;
-  EXPECT_EQ(num_new, static_cast<std::int64_t>(records.size() - 3 * runs.size()));
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1 + std::ssize(records)) << "all in one file";
+  EXPECT_EQ(contents(records_of(all, runs, opts)), contents(records));
+  EXPECT_EQ(read(dir / "records"), text);
+}
+
+TEST(EvalRunner, MergesNothingThatOthersStillWrite) {
+  const TempDir dir;
+  const auto all = tasks();
+  const auto runs = policies();
+  auto opts = options(dir / "records");
+  opts.share = {1, 3};
+  records_of(all, runs, opts);
+  const std::string theirs = read(dir / "records.rank1");
+  opts.share = {0, 1};
+  opts.on_item = [&](std::int64_t done, std::int64_t) {
+    if (done == 1) std::ofstream(dir / "records.rank1", std::ios::app) << "{";
+  };
+  records_of(all, runs, opts);
+  EXPECT_EQ(read(dir / "records.rank1"), theirs + "{");
+  opts.on_item = nullptr;
+  std::stop_source source;
+  source.request_stop();
+  auto stopped = opts;
+  stopped.answer.generate.cancel = source.get_token();
+  records_of(all, runs, stopped);
+  EXPECT_TRUE(std::filesystem::exists(dir / "records.rank1"));
+  records_of(all, runs, opts);
+  EXPECT_FALSE(std::filesystem::exists(dir / "records.rank1"));
+}
+
+TEST(EvalRunner, MergingKeepsPoliciesThatDoNotRunNow) {
+  const TempDir dir;
+  const auto all = tasks();
+  const auto runs = policies();
+  const auto expected = records_of(all, runs, options(dir / "records"));
+  auto opts = options(dir / "records");
+  opts.share = {0, 2};
+  const std::span some = std::span(runs).first(1);
+  records_of(all, some, opts);
+  collect(all, some, opts);
+  EXPECT_FALSE(std::filesystem::exists(dir / "records.rank0"));
+  const std::string text = read(dir / "records");
+  EXPECT_EQ(contents(records_of(all, runs, options(dir / "records"))), contents(expected));
+  EXPECT_EQ(read(dir / "records"), text) << "nothing was done again";
+}
+
+TEST(EvalRunner, TellsThatItWaitsAndHowFarTasksAre) {
+  const TempDir dir;
+  const auto all = tasks();
+  const auto runs = policies();
+  auto opts = options(dir / "records");
+  opts.share = {0, 2};
+  records_of(all, runs, opts);
+  const RunResult so_far = finished_items(all, runs, opts);
+  ASSERT_EQ(so_far.finished.size(), 2U);
+  EXPECT_EQ(so_far.finished[1].task, "short");
+  EXPECT_EQ(so_far.finished[1].num_items, 2);
+  EXPECT_EQ(so_far.finished[1].num_total, kItemsPerTask);
+
+  std::stop_source source;
+  opts.answer.generate.cancel = source.get_token();
+  std::vector<std::int64_t> told;
+  opts.on_wait = [&](std::int64_t missing, std::int64_t total) {
+    EXPECT_EQ(total, 2 * kItemsPerTask);
+    told.push_back(missing);
+  };
+  std::int64_t num_looks = 0;
+  opts.on_item = [&](std::int64_t, std::int64_t) {
+    if (++num_looks == 4) source.request_stop();
+  };
+  opts.wait_until_told = std::chrono::milliseconds(1);
+  collect(all, runs, opts);
+  EXPECT_EQ(told, (std::vector<std::int64_t>{4}));
+}
+
+/// Tasks whose items may be cut.
+std::vector<Task> read_tasks() {
+  auto all = tasks();
+  for (Task& task : all)
+    for (TaskItem& item : task.items) item.depth = std::nullopt;
+  return all;
 }
 
 TEST(EvalRunner, CutsTheMiddleOutOfItemsThatAreTooLong) {
-  auto all = tasks();
+  const auto all = read_tasks();
   const auto runs = policies();
   auto opts = options();
   opts.answer.max_context = 256;
@@ -389,6 +475,52 @@ TEST(EvalRunner, PredictsTexts) {
       summaries[0].score.mean,
       std::exp((records[0].score + records[3].score + records[6].score + records[9].score) / 4),
       1e-6);
+}
+
+/// The shortest window that a generated task fits.
+std::int64_t window_for(const Task& task, const AnswerOptions& options) {
+  std::int64_t longest = 0;
+  for (const TaskItem& item : task.items) {
+    const auto prepared = prepare_item(task, item, tiny_model(), options);
+    longest = std::max(longest, prepared.num_context() + std::ssize(prepared.prompt));
+  }
+  return longest + *options.generate.max_tokens;
+}
+
+TEST(EvalRunner, NeverCutsGeneratedItems) {
+  const std::int64_t window = tiny_model()->config().trained_window;
+  const auto runs = policies();
+  for (const char* kind : {"passkey", "kv", "lines"}) {
+    SCOPED_TRACE(kind);
+    const auto make = [&](std::string_view lengths) {
+      return generate_task(parse_generated(fmt::format("{}:lengths={}:depths=50", kind, lengths)),
+                           tiny_model()->tokenizer());
+    };
+    const Task as_long_as_the_window = make("1k,4k");
+    ASSERT_EQ(as_long_as_the_window.items[1].length, window);
+    EXPECT_THAT(error_of([&] { run_tasks({&as_long_as_the_window, 1}, runs, options()); }),
+                IsError(ErrorKind::input, fmt::format("task {}, item '4096-50-0'", kind)));
+    EXPECT_THAT(error_of([&] { run_tasks({&as_long_as_the_window, 1}, runs, options()); }),
+                IsError(ErrorKind::input, "for the answer are more than the 4096 that"));
+
+    const Task task = make("512,1k");
+    auto opts = options();
+    const std::int64_t needed = window_for(task, opts.answer);
+    opts.answer.max_context = needed - 1;
+    std::int64_t num_done = 0;
+    opts.on_item = [&](std::int64_t count, std::int64_t) { num_done = count; };
+    EXPECT_THAT(error_of([&] { run_tasks({&task, 1}, runs, opts); }),
+                IsError(ErrorKind::input, "lower lengths by 1 or more"));
+    EXPECT_EQ(num_done, 0) << "though the shorter one comes first";
+    opts.on_failure = OnFailure::skip;
+    const RunResult result = run_tasks({&task, 1}, runs, opts);
+    EXPECT_EQ(result.records.size(), runs.size());
+    ASSERT_EQ(result.failures.size(), 1U);
+    EXPECT_EQ(result.failures[0].item_id, "1024-50-0");
+    opts.answer.max_context = needed;
+    for (const Record& record : records_of({&task, 1}, runs, opts))
+      EXPECT_FALSE(record.is_truncated);
+  }
 }
 
 TEST(EvalRunner, RefusesTextsLongerThanTheWindowBeforeItAnswers) {

@@ -17,6 +17,9 @@ TEST(EvalStatistics, IntervalsAreThoseOfTheMean) {
   EXPECT_EQ(point.mean, 0.25);
   EXPECT_EQ(point.low, 0.25);
   EXPECT_EQ(point.high, 0.25);
+  const Interval single = bootstrap(std::vector{0.25});
+  EXPECT_EQ(single.mean, 0.25);
+  EXPECT_TRUE(std::isnan(single.low) && std::isnan(single.high)) << "one value has no interval";
 
   std::vector<double> halves(200, 0);
   for (std::size_t i = 0; i < halves.size(); i += 2) halves[i] = 1;

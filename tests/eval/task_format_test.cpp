@@ -179,7 +179,8 @@ TEST(TaskFormat, DescriptionIsRead) {
   EXPECT_EQ(like.max_tokens, 8);
   EXPECT_EQ(read(R"({"like": "trec", "chat": true})").prompt->before,
             find_format("trec")->prompt->before);
-  EXPECT_FALSE(read(R"({"after": "\nSummary:"})").uses_input);
+  EXPECT_FALSE(read(R"({"like": "gov_report", "after": "\nSummary:"})").uses_input);
+  EXPECT_TRUE(read(R"({"like": "gov_report", "after": "\nOf {input}:"})").uses_input);
 }
 
 TEST(TaskFormat, DescriptionIsExplained) {
@@ -204,6 +205,10 @@ TEST(TaskFormat, DescriptionsMistakesAreNamed) {
       {R"({"before": 3})", "before"},
       {R"({"after": "{input} or {input}"})", "stands twice"},
       {R"({"after": " \n"})", "'after' says nothing"},
+      {R"({"after": "\nAnswer:"})", "own.task.json: 'after' has no {input}"},
+      {R"({"like": "qasper", "after": "\nAnswer:"})", "'after' has no {input}"},
+      {R"({"before": "{input}\n", "after": "\nAnswer: {input}"})", "{input} stands in 'before'"},
+      {R"({"before": "Of {input}:\n"})", "{input} stands in 'before'"},
       {R"({"metric": "bleu"})", "there is no metric 'bleu'"},
       {R"({"max_tokens": 0})", "'max_tokens' is 0: give 1 to 65536"},
       {R"({"max_tokens": 1e9})", "max_tokens"},

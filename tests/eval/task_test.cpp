@@ -53,6 +53,15 @@ TEST(EvalTask, ReadsTheFieldsOfRetrievedPassages) {
   EXPECT_EQ(task.items[0].documents, (std::vector<std::string>{"T\none", "two", "three"}));
 }
 
+TEST(EvalTask, TakesNumbersAsNames) {
+  const TempDir dir;
+  const std::string rest = R"("input": "q", "context": "c", "answers": ["a"]})";
+  write(dir / "qa.jsonl", R"({"_id": 7, )" + rest + "\n" + R"({"id": -12, )" + rest);
+  const Task task = read_task(dir / "qa.jsonl");
+  EXPECT_EQ(task.items[0].id, "7");
+  EXPECT_EQ(task.items[1].id, "-12");
+}
+
 TEST(EvalTask, WithoutANameOfTheCatalogueIsAskedAsASessionAsks) {
   const TempDir dir;
   write(dir / "qa.jsonl", two_items);
@@ -220,7 +229,8 @@ TEST(EvalTask, NamesFileLineAndFieldOfAMistake) {
       {R"({"input": "q", "context": "c", "answers": [null]})", "'answers' holds a JSON null"},
       {R"({"input": "q", "context": "c", "answers": ["a", " "]})",
        "qa.jsonl:1: an answer is empty"},
-      {R"({"_id": 1, "input": "q", "context": "c", "answers": ["a"]})", "_id"},
+      {R"({"_id": 1.5, "input": "q", "context": "c", "answers": ["a"]})", "_id"},
+      {R"({"_id": true, "input": "q", "context": "c", "answers": ["a"]})", "_id"},
       {good + "\n" + good, "qa.jsonl:2: another record has the _id 'x' too"},
       {"\n \n", "it holds no records"},
       {"", "it is empty"}};
