@@ -39,8 +39,7 @@ std::string waiting_note(std::int64_t num_missing, std::int64_t num_total,
                          const std::string& records) {
   return fmt::format(
       "waiting for other processes: {} of {} items are missing; if one was lost, start again, "
-      "which "
-      "goes on from {}",
+      "which goes on from {}",
       num_missing, num_total, records);
 }
 

@@ -42,12 +42,6 @@ Json to_json(const eval::Interval& interval, double scale) {
           {"high", scale * interval.high}};
 }
 
-eval::Conditions conditions_of(const std::vector<eval::Entrant>& entrants,
-                               const std::string& name) {
-  const auto found = std::ranges::find(entrants, name, &eval::Entrant::name);
-  return found == entrants.end() ? eval::Conditions{} : eval::conditions_of(found->run);
-}
-
 std::string adapter_name(const eval::Conditions& conditions) {
   return conditions.adapter.empty() ? "none" : conditions.adapter;
 }
@@ -65,7 +59,7 @@ std::string scores_table(const eval::Findings& findings,
                {"keys read", right},
                {"tokens", right}});
   for (const eval::Summary& summary : findings.summaries) {
-    const auto conditions = conditions_of(entrants, summary.policy);
+    const auto conditions = eval::conditions_of(entrants, summary.policy);
     table.add_row({summary.task, summary.policy, adapter_name(conditions), conditions.context_read,
                    conditions.is_query_aware ? "yes" : "no", format_count(summary.num_items),
                    summary.metric, format_interval(summary.score, scale_of(summary.metric)),
@@ -86,7 +80,7 @@ std::string budgets_table(const eval::Findings& findings,
                {"score (95 %)", right}});
   bool is_any_off = false;
   const auto add_row = [&](const std::string& policy, std::string read, std::string score) {
-    const auto conditions = conditions_of(entrants, policy);
+    const auto conditions = eval::conditions_of(entrants, policy);
     table.add_row({"  " + policy, adapter_name(conditions), conditions.context_read,
                    conditions.is_query_aware ? "yes" : "no", std::move(read), std::move(score)});
   };
@@ -202,7 +196,7 @@ Json budget_json(const eval::EqualBudget& table, const std::vector<eval::Entrant
                                        {"off_target", table.is_off(row)},
                                        {"score", scale * row.score.mean},
                                        {"interval", to_json(row.score, scale)}});
-    add_conditions(one, conditions_of(entrants, row.policy));
+    add_conditions(one, eval::conditions_of(entrants, row.policy));
   }
   for (const eval::Matched& matched : table.unmatched) {
     unmatched.push_back({{"policy", matched.entrant},
@@ -259,7 +253,7 @@ std::string eval_json(const eval::Findings& findings, const std::vector<eval::En
   Json results = Json::array(), budgets = Json::array(), comparisons = Json::array(),
        failures = Json::array();
   for (const eval::Summary& summary : findings.summaries)
-    results.push_back(result_json(summary, conditions_of(entrants, summary.policy)));
+    results.push_back(result_json(summary, eval::conditions_of(entrants, summary.policy)));
   for (const eval::EqualBudget& table : findings.equal_budgets)
     budgets.push_back(budget_json(table, entrants, scale_of(metric_of(findings, table.task))));
   for (const eval::Comparison& one : findings.comparisons) {

@@ -64,4 +64,9 @@ Conditions conditions_of(const engine::PolicyRun& run) {
   return conditions;
 }
 
+Conditions conditions_of(std::span<const Entrant> entrants, std::string_view name) {
+  const auto found = std::ranges::find(entrants, name, &Entrant::name);
+  return found == entrants.end() ? Conditions{} : conditions_of(found->run);
+}
+
 }  // namespace gsa::eval

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "engine/compare.h"
 
@@ -43,5 +45,7 @@ struct Conditions {
   bool is_query_aware = false;
 };
 Conditions conditions_of(const engine::PolicyRun& run);
+/// Those of the entrant of that name; nothing said if there is none.
+Conditions conditions_of(std::span<const Entrant> entrants, std::string_view name);
 
 }  // namespace gsa::eval

@@ -73,12 +73,10 @@ BudgetMember make_member(std::span<const Entrant> entrants, const std::string& p
   BudgetMember member;
   member.policy = policy;
   member.fraction_read = fraction_read;
-  if (const Entrant* entrant = find_entrant(entrants, policy)) {
-    const Conditions conditions = conditions_of(entrant->run);
-    member.adapter = conditions.adapter;
-    member.context_read = conditions.context_read;
-    member.is_query_aware = conditions.is_query_aware;
-  }
+  const Conditions conditions = conditions_of(entrants, policy);
+  member.adapter = conditions.adapter;
+  member.context_read = conditions.context_read;
+  member.is_query_aware = conditions.is_query_aware;
   return member;
 }
 

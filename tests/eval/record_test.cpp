@@ -13,10 +13,10 @@ namespace {
 using attention::PolicySpec;
 using test::TempDir;
 
-TaskItem item_of(const std::string& digest) {
+TaskItem item_of(const std::string& digest, const std::string& question = "Who?") {
   TaskItem item;
   item.id = "item";
-  item.question = "Who?";
+  item.question = question;
   item.digest = digest;
   return item;
 }
@@ -48,9 +48,7 @@ TEST(EvalRecords, AreOfTheItemAsItIs) {
   }
   EXPECT_EQ(file.find("task", item_of("3"), full), nullptr);
   EXPECT_EQ(file.find("other", item_of("1"), full), nullptr);
-  TaskItem other = item_of("1");
-  other.question = "What?";
-  EXPECT_EQ(file.find("task", other, full), nullptr);
+  EXPECT_EQ(file.find("task", item_of("1", "What?"), full), nullptr);
 }
 
 TEST(EvalRecords, OfOlderFilesAreToldApartByTheQuestion) {
@@ -60,9 +58,7 @@ TEST(EvalRecords, OfOlderFilesAreToldApartByTheQuestion) {
   file.add(record_of(full, ""));
   file.reload();
   EXPECT_NE(file.find("task", item_of("1"), full), nullptr);
-  TaskItem other = item_of("1");
-  other.question = "What?";
-  EXPECT_EQ(file.find("task", other, full), nullptr);
+  EXPECT_EQ(file.find("task", item_of("1", "What?"), full), nullptr);
 }
 
 TEST(EvalRecords, AreOfTheBudgetThatThePolicyHas) {

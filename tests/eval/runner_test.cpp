@@ -84,6 +84,13 @@ std::vector<Record> records_of(std::span<const Task> tasks, std::span<const Entr
   return std::move(result.records);
 }
 
+/// Those of one of several processes that share the items.
+std::vector<Record> records_of_process(int rank, int size, std::span<const Task> tasks,
+                                       std::span<const Entrant> entrants, RunOptions opts) {
+  opts.share = {rank, size};
+  return records_of(tasks, entrants, opts);
+}
+
 auto contents(const std::vector<Record>& records) {
   std::vector<decltype(content(records[0]))> result;
   for (const Record& record : records) result.push_back(content(record));
@@ -341,9 +348,7 @@ TEST(EvalRunner, AnyNumberOfProcessesGoesOn) {
   const auto all = tasks();
   const auto runs = policies();
   auto opts = options(dir / "records");
-  opts.share = {1, 3};
-  records_of(all, runs, opts);
-  opts.share = {0, 1};
+  records_of_process(1, 3, all, runs, opts);
   std::int64_t num_answered = 0;
   opts.on_item = [&](std::int64_t, std::int64_t) {
     const std::string text = read(dir / "records");
@@ -364,10 +369,8 @@ TEST(EvalRunner, MergesNothingThatOthersStillWrite) {
   const auto all = tasks();
   const auto runs = policies();
   auto opts = options(dir / "records");
-  opts.share = {1, 3};
-  records_of(all, runs, opts);
+  records_of_process(1, 3, all, runs, opts);
   const std::string theirs = read(dir / "records.rank1");
-  opts.share = {0, 1};
   opts.on_item = [&](std::int64_t done, std::int64_t) {
     if (done == 1) std::ofstream(dir / "records.rank1", std::ios::app) << "{";
   };
