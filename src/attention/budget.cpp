@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "attention/selection.h"
@@ -48,6 +49,10 @@ at::Tensor is_repeat(const at::Tensor& ids) {
 
 }  // namespace
 
+std::int64_t budget_tokens(const PolicySpec& spec, const BudgetContext& context) {
+  return std::llround(static_cast<double>(spec.budget.tokens) * context.share);
+}
+
 std::int64_t max_nodes(const PolicySpec& spec, const BudgetContext& context, int level) {
   const auto& sizes = spec.layout.chunk_sizes.sizes;
   const std::int64_t num_nodes = context.layout->num_nodes(level);
@@ -55,10 +60,12 @@ std::int64_t max_nodes(const PolicySpec& spec, const BudgetContext& context, int
   if (spec.budget.kind == Budget::Kind::ratio) {
     const std::int64_t k =
         context.num_keys / spec.nominal_ratio() / context.group_size / sizes[0] + 1;
-    return std::min(k, std::max<std::int64_t>(1, num_nodes / 4));
+    const auto shared = std::llround(static_cast<double>(k) * context.share);
+    return std::clamp<std::int64_t>(shared, 1, std::max<std::int64_t>(1, num_nodes / 4));
   }
   // Local chunks cost nothing when they are chosen: they must not take the place of others.
-  const std::int64_t alone = ceil_div(spec.budget.tokens, sizes[0]) + spec.layout.num_local_chunks;
+  const std::int64_t alone =
+      ceil_div(budget_tokens(spec, context), sizes[0]) + spec.layout.num_local_chunks;
   std::int64_t wanted = alone;
   for (int above = 1; above <= level; ++above) {
     wanted = std::max(ceil_div(alone, context.num_searches) + 1, ceil_div(wanted, sizes[above]));

@@ -14,10 +14,14 @@ struct BudgetContext {
   std::int64_t group_size = 1;    ///< r, query heads per KV head
   std::int64_t num_searches = 1;  ///< searches per KV head: r in mode head, 1 in mode group
   const Layout* layout = nullptr;
+  double share = 1;  ///< of the layer (PolicySpec::layer_share)
 };
 
+/// Raw tokens that a KV head may unfold in the layer, of a budget in tokens.
+std::int64_t budget_tokens(const PolicySpec& spec, const BudgetContext& context);
+
 /// Nodes one search may keep at a level, for budgets in ratio and tokens:
-///   ratio   floor(n_keys / ratio / r / c0) + 1, at most max(1, G / 4)
+///   ratio   floor(n_keys / ratio / r / c0) + 1, times the layer's share, 1 to max(1, G / 4)
 ///   tokens  level 0: enough full chunks to spend it all alone, beside the local ones, which cost
 ///           nothing; above: its fair share, and enough parents for the level below
 std::int64_t max_nodes(const PolicySpec& spec, const BudgetContext& context, int level);

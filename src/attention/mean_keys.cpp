@@ -20,22 +20,29 @@ void MeanKeys::load(std::int64_t layer) {
 }
 
 void MeanKeys::add_mean(std::int64_t kv_head, std::int64_t chunk, std::vector<float>& means) {
-  const std::int64_t d = keys_.head_dim(), row_bytes = d * core::block_bytes(keys_.type());
+  const std::int64_t d = keys_.head_dim();
   const Range tokens = layout_.children(0, chunk);
-  runs_.clear();
-  keys_.add_runs(kRawLevel, tokens, kv_head, runs_);
-  row_.resize(d);
   means.resize(means.size() + d, 0.0F);
   float* const mean = means.data() + means.size() - d;
+  add_to(mean, kRawLevel, tokens, kv_head);
+  for (std::int64_t c = 0; c < d; ++c) mean[c] /= static_cast<float>(tokens.size());
+  if (adds_gists_) add_to(mean, 0, {chunk, chunk + 1}, kv_head);
+}
+
+/// Adds the keys of entries: sums [d].
+void MeanKeys::add_to(float* sums, int level, Range entries, std::int64_t kv_head) {
+  const std::int64_t d = keys_.head_dim(), row_bytes = d * core::block_bytes(keys_.type());
+  runs_.clear();
+  keys_.add_runs(level, entries, kv_head, runs_);
+  row_.resize(d);
   for (const kernels::KeyRun& run : runs_) {
     const auto* const bytes = static_cast<const std::byte*>(run.k);
     for (std::int64_t i = 0; i < run.count; ++i) {
       core::dequantize(keys_.type(), {bytes + i * row_bytes, static_cast<std::size_t>(row_bytes)},
                        row_);
-      for (std::int64_t c = 0; c < d; ++c) mean[c] += row_[c];
+      for (std::int64_t c = 0; c < d; ++c) sums[c] += row_[c];
     }
   }
-  for (std::int64_t c = 0; c < d; ++c) mean[c] /= static_cast<float>(tokens.size());
 }
 
 void MeanKeys::add_runs(Range chunks, std::int64_t kv_head,

@@ -8,12 +8,14 @@
 
 namespace gsa::attention {
 
-/// Means of the raw keys of every chunk, per layer, in f32: what `meanpool` scores, for single rows
-/// on the CPU. Kept from row to row; a row computes those of new chunks.
+/// Means of the raw keys of every chunk, per layer, in f32, perhaps with the keys of their gists
+/// added: what `meanpool` and gsa with `route=mean|both` score, for single rows on the CPU. Kept
+/// from row to row; a row computes those of new chunks.
 class MeanKeys {
  public:
   /// Both are kept by reference.
-  MeanKeys(const KeyAddresses& keys, const Layout& layout) : keys_(keys), layout_(layout) {}
+  MeanKeys(const KeyAddresses& keys, const Layout& layout, bool adds_gists)
+      : keys_(keys), layout_(layout), adds_gists_(adds_gists) {}
 
   /// Looks at a layer, which `keys` has loaded, and computes what is missing of it.
   void load(std::int64_t layer);
@@ -28,9 +30,11 @@ class MeanKeys {
   };
 
   void add_mean(std::int64_t kv_head, std::int64_t chunk, std::vector<float>& means);
+  void add_to(float* sums, int level, Range entries, std::int64_t kv_head);
 
   const KeyAddresses& keys_;
   const Layout& layout_;
+  bool adds_gists_;
   std::vector<Layer> layers_;
   std::int64_t layer_ = -1;
   std::vector<kernels::KeyRun> runs_;  // scratch

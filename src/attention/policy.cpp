@@ -36,8 +36,7 @@ std::unique_ptr<Policy> make_policy(const PolicySpec& spec) {
   if (spec.name == "full") return fixed(Kind::full, 0);
   if (spec.name == "gist-only") return fixed(Kind::gist, 0);
   if (spec.name == "streaming") return fixed(Kind::window, spec.budget.tokens);
-  if (spec.name == "gsa") return make_gist_search(spec);
-  if (spec.name == "meanpool") return make_mean_search(spec);
+  if (spec.name == "gsa" || spec.name == "meanpool") return make_chunk_search(spec);
   if (spec.name == "quest") return make_quest_search(spec);
   if (spec.name == "random") return make_random_search(spec);
   if (spec.name == "snapkv") return make_snapkv(spec);

@@ -31,6 +31,8 @@ struct PolicySpec {
   enum class Mode { head, group };
   enum class Read { gist, full };
   enum class Gists { selected, all, hidden };
+  enum class Route { gist, mean, both, oracle };
+  enum class Unfold { chunk, next, both };
 
   std::string name;      ///< one of `known_names`
   LayoutOptions layout;  ///< chunk sizes empty for policies without chunks
@@ -38,6 +40,9 @@ struct PolicySpec {
   Mode mode = Mode::head;
   Read read = Read::gist;              ///< how the context is read
   Gists gists = Gists::selected;       ///< gists=all is the published `all_gists` ablation
+  Route route = Route::gist;           ///< what a chunk is scored by
+  Unfold unfold = Unfold::chunk;       ///< which neighbours are selected with a chunk
+  std::vector<double> layer_shares;    ///< of the budget, per layer; 1 beyond the last
   std::uint64_t seed = 0;              ///< random
   std::int64_t dense_layers = 0;       ///< quest: first layers that attend in full
   std::int64_t window = 0;             ///< snapkv: queries at the end of a prompt that vote
@@ -50,6 +55,10 @@ struct PolicySpec {
   /// The given ratio, or the default: the product of chunk sizes, 8 for policies that keep tokens;
   /// 1 for full. 0 where the notion does not apply (tokens, top_p, window).
   std::int64_t nominal_ratio() const;
+  /// Factor of the budget in a layer.
+  double layer_share(std::int64_t layer) const {
+    return layer < std::ssize(layer_shares) ? layer_shares[layer] : 1;
+  }
   /// Parsed names with one line of help each, for usage texts.
   static const std::vector<std::pair<std::string, std::string>>& known_names();
   /// Keys allowed after a name with one line of help each.

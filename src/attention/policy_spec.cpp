@@ -28,8 +28,8 @@ const std::vector<Kind>& kinds() {
        "gist sparse attention: score gists, unfold the best chunks",
        "8",
        true,
-       {"ratio", "tokens", "top_p", "mode", "read", "gists", "local", "sinks", "cut", "grow",
-        "adapter"}},
+       {"ratio", "tokens", "top_p", "mode", "read", "gists", "route", "unfold", "layers", "local",
+        "sinks", "cut", "grow", "adapter"}},
       {"gist-only",
        "gists without unfolding: what compression alone gives",
        "8",
@@ -39,7 +39,8 @@ const std::vector<Kind>& kinds() {
        "chunks chosen by the mean of their raw keys, on a context read in full",
        "8",
        false,
-       {"ratio", "tokens", "top_p", "mode", "local", "sinks", "cut", "adapter"}},
+       {"ratio", "tokens", "top_p", "mode", "unfold", "layers", "local", "sinks", "cut",
+        "adapter"}},
       {"quest",
        "pages chosen by an upper bound of their scores (Quest)",
        "16",
@@ -104,6 +105,13 @@ const Choices<PolicySpec::Read> kReads = {{"gist", PolicySpec::Read::gist},
 const Choices<PolicySpec::Gists> kGists = {{"selected", PolicySpec::Gists::selected},
                                            {"all", PolicySpec::Gists::all},
                                            {"hidden", PolicySpec::Gists::hidden}};
+const Choices<PolicySpec::Route> kRoutes = {{"gist", PolicySpec::Route::gist},
+                                            {"mean", PolicySpec::Route::mean},
+                                            {"both", PolicySpec::Route::both},
+                                            {"oracle", PolicySpec::Route::oracle}};
+const Choices<PolicySpec::Unfold> kUnfolds = {{"chunk", PolicySpec::Unfold::chunk},
+                                              {"next", PolicySpec::Unfold::next},
+                                              {"both", PolicySpec::Unfold::both}};
 const Choices<BoundaryRule> kCuts = {{"word", BoundaryRule::word_aware},
                                      {"fixed", BoundaryRule::fixed}};
 const Choices<bool> kSwitch = {{"on", true}, {"off", false}};
@@ -136,6 +144,16 @@ void set_budget(PolicySpec& spec, Budget budget) {
   spec.budget = budget;
 }
 
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
 void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
   if (key == "ratio") {
     set_budget(spec,
@@ -155,6 +173,13 @@ void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
     spec.read = parse_choice(key, value, kReads);
   } else if (key == "gists") {
     spec.gists = parse_choice(key, value, kGists);
+  } else if (key == "route") {
+    spec.route = parse_choice(key, value, kRoutes);
+  } else if (key == "unfold") {
+    spec.unfold = parse_choice(key, value, kUnfolds);
+  } else if (key == "layers") {
+    for (const std::string_view share : split(value, '/'))
+      spec.layer_shares.push_back(parse_number<double>(key, share, 0.0, 1000.0));
   } else if (key == "local") {
     spec.layout.num_local_chunks = parse_number<std::int32_t>(key, value, 0, 1 << 30);
   } else if (key == "sinks") {
@@ -172,16 +197,6 @@ void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
   } else {
     spec.adapter = std::string(value);
   }
-}
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(separator, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 void parse_keys(PolicySpec& spec, const Kind& kind, const std::vector<std::string_view>& parts) {
@@ -210,6 +225,7 @@ PolicySpec defaults_of(const Kind& kind) {
   PolicySpec spec;
   spec.name = kind.name;
   if (spec.name != "gsa" && spec.name != "gist-only") spec.read = PolicySpec::Read::full;
+  if (spec.name == "meanpool") spec.route = PolicySpec::Route::mean;
   if (spec.name == "streaming") spec.budget = {Budget::Kind::tokens, 0, 512, 0};
   if (spec.name == "snapkv") spec.window = 32;
   if (spec.name == "quest") {  // pages are plain runs of tokens, and none is always visible
@@ -248,6 +264,13 @@ PolicySpec PolicySpec::parse(std::string_view text) {
   // More levels than the published two are for trees that grow with their text (method §1.5).
   spec.layout.growing_depth = spec.layout.chunk_sizes.num_levels() > 2;
   parse_keys(spec, kind, parts);
+  const bool is_plain = spec.layout.chunk_sizes.num_levels() == 1 && spec.mode == Mode::head;
+  if (spec.route == Route::oracle && !is_plain) {
+    core::input_error("policy {}: route=oracle takes one chunk size and mode=head", parts[0]);
+  }
+  if (!spec.layer_shares.empty() && spec.budget.kind == Budget::Kind::top_p)
+    core::input_error("policy {}: layers share a budget in ratio or tokens, top_p has none",
+                      parts[0]);
   return spec;
 }
 
@@ -268,6 +291,9 @@ std::string PolicySpec::to_string() const {
   if (mode != plain.mode) add("mode", choice_text(mode, kModes));
   if (read != plain.read) add("read", choice_text(read, kReads));
   if (gists != plain.gists) add("gists", choice_text(gists, kGists));
+  if (route != plain.route) add("route", choice_text(route, kRoutes));
+  if (unfold != plain.unfold) add("unfold", choice_text(unfold, kUnfolds));
+  if (!layer_shares.empty()) add("layers", fmt::format("{}", fmt::join(layer_shares, "/")));
   if (layout.num_local_chunks != plain.layout.num_local_chunks)
     add("local", layout.num_local_chunks);
   if (layout.num_sinks != plain.layout.num_sinks) add("sinks", layout.num_sinks);
@@ -307,6 +333,13 @@ const Names& PolicySpec::known_keys() {
       {"mode", "head: each query head chooses; group: heads that share keys choose together"},
       {"read", "how the context is read: gist or full"},
       {"gists", "which gists the answer attends: selected, all or hidden"},
+      {"route",
+       "what a chunk is scored by: its gist, the mean of its raw keys, the sum of both, or the "
+       "oracle, "
+       "its true attention, which is not counted"},
+      {"unfold", "with a chosen chunk: only itself (chunk), the next one too, or both neighbours"},
+      {"layers",
+       "factors of the budget, one per layer, as 1/0.5/2 (1 for layers that are not named)"},
       {"local", "last chunks that stay raw (default 1)"},
       {"sinks", "first tokens that everyone sees (default 3)"},
       {"cut", "chunks end at a word or at a fixed count: word or fixed"},

@@ -5,6 +5,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -34,10 +35,8 @@ at::Tensor candidates(const Layout& layout, int level, const at::Tensor& parents
   return at::cat({found, roots.expand({parents.size(0), parents.size(1), -1})}, -1);
 }
 
-/// Different keys among those that the searches of a KV head scored: int64 [T, H_kv].
-at::Tensor num_scored(const at::Tensor& ids, std::int64_t num_queries, std::int64_t num_kv_heads) {
-  return sorted_unique(ids.reshape({num_queries, num_kv_heads, -1})).ge(0).sum(-1);
-}
+/// Different ids of every row [T, H_kv, K], without -1: int64 [T, H_kv].
+at::Tensor num_ids(const at::Tensor& ids) { return sorted_unique(ids).ge(0).sum(-1); }
 
 }  // namespace
 
@@ -66,7 +65,7 @@ at::Tensor SearchPolicy::select(const SelectInput& input, VisibleSet& visible) {
   if (layout.num_nodes(0) == 0) return {};
 
   // The suffix is left out of n_keys: a prompt run at once and token by token then selects alike.
-  BudgetContext context{layout.num_raw(), group, group, &layout};
+  BudgetContext context{layout.num_raw(), group, group, &layout, spec().layer_share(input.layer)};
   for (const KvArena& arena : input.arenas->gists) context.num_keys += arena.len();
   at::Tensor q = input.q.to(at::kFloat).view({num_queries, num_kv_heads, group, input.q.size(2)});
   if (spec().mode == PolicySpec::Mode::group) {
@@ -93,21 +92,27 @@ at::Tensor SearchPolicy::select(const SelectInput& input, VisibleSet& visible) {
       scores = scores.masked_fill(ids.lt(0), -std::numeric_limits<double>::infinity());
     }
     chosen = top_candidates(spec(), context, level, scores, ids, input.scale);
-    const at::Tensor by_head = chosen.view({num_queries, num_kv_heads, context.num_searches, -1});
+    at::Tensor by_head = chosen.view({num_queries, num_kv_heads, context.num_searches, -1});
+    if (level == 0) by_head = with_neighbours(by_head, spec().unfold, layout.num_nodes(0));
     const bool is_token_budget = level == 0 && spec().budget.kind == Budget::Kind::tokens;
-    const at::Tensor kept = sorted_unique(
-        is_token_budget ? within_tokens(by_head, spec().budget.tokens, layout, *input.ranges)
-                        : by_head.flatten(2));
+    const at::Tensor kept =
+        sorted_unique(is_token_budget ? within_tokens(by_head, budget_tokens(spec(), context),
+                                                      layout, *input.ranges)
+                                      : by_head.flatten(2));
     if (level == 0) visible.unfolded = kept;
     if (attends_gists) visible.gists[level] = kept;
-    if (num_vectors() > 0 && spec().gists != PolicySpec::Gists::all) {
-      if (ids.defined()) {
-        scored_only += num_scored(ids, num_queries, num_kv_heads);
-      } else {
-        scored_only += num_candidates * num_vectors();  // every search scored them all
-      }
-      if (attends_gists) scored_only -= kept.ge(0).sum(-1);
+    const bool scores_gists = uses_gists() && num_vectors(level) > 0 && !scores_means(level);
+    if (num_vectors(level) == 0 || (scores_gists && spec().gists == PolicySpec::Gists::all))
+      continue;
+    const bool is_attended = scores_gists && attends_gists;
+    if (ids.defined()) {
+      const at::Tensor scored = ids.reshape({num_queries, num_kv_heads, -1});
+      // A neighbour need not have been scored.
+      scored_only += num_ids(is_attended ? at::cat({scored, kept}, -1) : scored);
+    } else {
+      scored_only += num_candidates * num_vectors(level);  // every search scored them all
     }
+    if (is_attended) scored_only -= kept.ge(0).sum(-1);
   }
   return scored_only;
 }
@@ -124,14 +129,49 @@ at::Tensor score_all(const at::Tensor& q, const at::Tensor& keys) {
       .reshape({num_queries, num_kv_heads * per_head, -1});
 }
 
-class GistSearch final : public SearchPolicy {
+/// Mean of the raw keys of chunks [first, last): [H_kv, last - first, d] f32.
+at::Tensor mean_keys(const KvArena& raw, const Layout& layout, std::int64_t first,
+                     std::int64_t last) {
+  const Range tokens{layout.children(0, first).begin, layout.children(0, last - 1).end};
+  const at::Tensor& some = raw.spans[0].k;
+  const auto bounds = [&](std::span<const std::int64_t> all) {
+    return to_tensor(all.subspan(first, last - first), some.device());
+  };
+  const at::Tensor begin = bounds(layout.child_begins(0)), end = bounds(layout.child_ends(0));
+  const at::Tensor chunk_of_token =
+      at::arange(last - first, begin.options()).repeat_interleave(end.sub(begin), 0, tokens.size());
+  at::Tensor sums =
+      at::zeros({some.size(0), last - first, some.size(2)}, some.options().dtype(at::kFloat));
+  for (const KvSpan& span : spans_in(raw, tokens)) {
+    const at::Tensor chunks = chunk_of_token.narrow(0, span.begin - tokens.begin, span.len());
+    sums.index_add_(1, chunks, span.k.to(at::kFloat));
+  }
+  return sums.div_(end.sub(begin).view({1, -1, 1}));
+}
+
+/// Of gsa and meanpool: scores nodes by their gists, chunks perhaps by their raw keys.
+class ChunkSearch final : public SearchPolicy {
  public:
   using SearchPolicy::SearchPolicy;
 
+  void truncate(std::int64_t num_raw) override {
+    (void)num_raw;
+    vectors_.clear();
+  }
+
  private:
+  bool scores_means(int level) const override {
+    return level == 0 && spec().route != PolicySpec::Route::gist;
+  }
+  std::int64_t num_vectors(int) const override {
+    return spec().route == PolicySpec::Route::oracle ? 0 : 1;
+  }
+
   at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
                    const at::Tensor& ids) override {
-    const KvArena& arena = input.arenas->gists[level];
+    if (spec().route == PolicySpec::Route::oracle) return true_scores(input, q);
+    const KvArena arena =
+        scores_means(level) ? vectors_of_chunks(input) : input.arenas->gists[level];
     if (!ids.defined()) {
       std::vector<at::Tensor> parts;
       for (const KvSpan& span : arena.spans) parts.push_back(score_all(q, span.k.to(at::kFloat)));
@@ -164,52 +204,45 @@ class GistSearch final : public SearchPolicy {
     }
     return scores;
   }
-};
 
-class MeanSearch final : public SearchPolicy {
- public:
-  using SearchPolicy::SearchPolicy;
-
-  void truncate(std::int64_t num_raw) override {
-    (void)num_raw;
-    means_.clear();
-  }
-
- private:
-  at::Tensor score(const SelectInput& input, int, const at::Tensor& q, const at::Tensor&) override {
-    if (static_cast<std::int64_t>(means_.size()) <= input.layer) means_.resize(input.layer + 1);
-    at::Tensor& means = means_[input.layer];  // [H_kv, M, d] f32
-    const std::int64_t known = means.defined() ? means.size(1) : 0;
+  /// What the chunks of a layer are scored by instead of their gists: the mean of their raw keys,
+  /// to which `route=both` adds the key of the gist. Kept, in f32.
+  KvArena vectors_of_chunks(const SelectInput& input) {
+    if (std::ssize(vectors_) <= input.layer) vectors_.resize(input.layer + 1);
+    at::Tensor& vectors = vectors_[input.layer];  // [H_kv, M, d]
+    const std::int64_t known = vectors.defined() ? vectors.size(1) : 0;
     const std::int64_t total = input.layout->num_nodes(0);
     if (known < total) {
-      const at::Tensor added = mean_keys(*input.arenas, *input.layout, known, total);
-      means = means.defined() ? at::cat({means, added}, 1) : added;
+      at::Tensor added = mean_keys(input.arenas->raw, *input.layout, known, total);
+      if (spec().route == PolicySpec::Route::both) {
+        for (const KvSpan& span : spans_in(input.arenas->gists[0], {known, total}))
+          added.narrow(1, span.begin - known, span.len()).add_(span.k);
+      }
+      vectors = vectors.defined() ? at::cat({vectors, added}, 1) : added;
     }
-    return score_all(q, means.narrow(1, 0, total));
+    return {{{vectors.narrow(1, 0, total), {}, 0}}};
   }
 
-  /// Mean of the raw keys of chunks [first, last): [H_kv, last - first, d] f32.
-  static at::Tensor mean_keys(const KvArenas& arenas, const Layout& layout, std::int64_t first,
-                              std::int64_t last) {
-    const Range raw{layout.children(0, first).begin, layout.children(0, last - 1).end};
-    const at::Device device = arenas.raw.spans[0].k.device();
-    const auto bounds = [&](std::span<const std::int64_t> all) {
-      return to_tensor(all.subspan(first, last - first), device);
-    };
-    const at::Tensor begin = bounds(layout.child_begins(0)), end = bounds(layout.child_ends(0));
-    const at::Tensor chunk_of_token =
-        at::arange(last - first, begin.options()).repeat_interleave(end.sub(begin), 0, raw.size());
-    at::Tensor sums =
-        at::zeros({arenas.num_kv_heads(), last - first, arenas.raw.spans[0].k.size(2)},
-                  at::TensorOptions(at::kFloat).device(device));
-    for (const KvSpan& span : spans_in(arenas.raw, raw)) {
-      const at::Tensor chunks = chunk_of_token.narrow(0, span.begin - raw.begin, span.len());
-      sums.index_add_(1, chunks, span.k.to(at::kFloat));
-    }
-    return sums.div_(end.sub(begin).view({1, -1, 1}));
+  /// Logarithm of the mass that full attention would give every chunk, over the scale: as `score`.
+  static at::Tensor true_scores(const SelectInput& input, const at::Tensor& q) {
+    const Layout& layout = *input.layout;
+    const at::Tensor begins = to_tensor(layout.child_begins(0), q.device()).unsqueeze(1);
+    const at::Tensor ends = to_tensor(layout.child_ends(0), q.device()).unsqueeze(1);
+    const at::Tensor tokens =
+        begins.add(at::arange(layout.max_chunk_len(), begins.options()));  // [M, longest chunk]
+    const at::Tensor missing = tokens.ge(ends);
+    const at::Tensor places = tokens.clamp_max(layout.num_raw() - 1).flatten();
+    std::vector<at::Tensor> parts;
+    for (const KvSpan& span : spans_in(input.arenas->raw, {0, layout.num_raw()}))
+      parts.push_back(score_all(q, span.k.to(at::kFloat)));
+    const at::Tensor scores = at::cat(parts, -1).mul_(input.scale).index_select(-1, places);
+    return scores.view({scores.size(0), scores.size(1), tokens.size(0), tokens.size(1)})
+        .masked_fill_(missing, -std::numeric_limits<double>::infinity())
+        .logsumexp(-1)
+        .div_(input.scale);
   }
 
-  std::vector<at::Tensor> means_;  // per layer
+  std::vector<at::Tensor> vectors_;  // per layer
 };
 
 class QuestSearch final : public SearchPolicy {
@@ -246,7 +279,7 @@ class QuestSearch final : public SearchPolicy {
     }
     return score_all(q.clamp_min(0), bounds.high).add_(score_all(q.clamp_max(0), bounds.low));
   }
-  std::int64_t num_vectors() const override { return 2; }
+  std::int64_t num_vectors(int) const override { return 2; }
 
   /// Of pages [first, last).
   static Bounds bounds_of(const KvArena& raw, const Layout& layout, std::int64_t first,
@@ -299,19 +332,15 @@ class RandomSearch final : public SearchPolicy {
     for (std::int64_t i = 0; i < noise.numel(); ++i) values[i] = rng_.uniform();
     return noise.to(q.device());
   }
-  std::int64_t num_vectors() const override { return 0; }
+  std::int64_t num_vectors(int) const override { return 0; }
 
   core::Rng rng_;
 };
 
 }  // namespace
 
-std::unique_ptr<Policy> make_gist_search(const PolicySpec& spec) {
-  return std::make_unique<GistSearch>(spec);
-}
-
-std::unique_ptr<Policy> make_mean_search(const PolicySpec& spec) {
-  return std::make_unique<MeanSearch>(spec);
+std::unique_ptr<Policy> make_chunk_search(const PolicySpec& spec) {
+  return std::make_unique<ChunkSearch>(spec);
 }
 
 std::unique_ptr<Policy> make_quest_search(const PolicySpec& spec) {

@@ -17,7 +17,7 @@ class SearchPolicy : public Policy {
   bool uses_gists() const override {
     return spec().read == PolicySpec::Read::gist || spec().name == "gsa";
   }
-  bool is_query_aware() const override { return num_vectors() > 0; }
+  bool is_query_aware() const override { return spec().name != "random"; }
   at::Tensor select(const SelectInput& input, VisibleSet& visible) override;
 
  protected:
@@ -27,14 +27,15 @@ class SearchPolicy : public Policy {
   /// Returns f32 [T, H_kv * s, C]; scores of -1 candidates are arbitrary.
   virtual at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
                            const at::Tensor& ids) = 0;
-  /// Vectors of the size of a key that scoring a node reads.
-  virtual std::int64_t num_vectors() const { return 1; }
+  /// Vectors of the size of a key that scoring a node reads, as far as they count.
+  virtual std::int64_t num_vectors(int level) const = 0;
+  /// Whether nodes of a level are scored by other vectors than the keys of their gists.
+  virtual bool scores_means(int level) const { return level >= 0; }
 };
 
-/// Scores nodes by q . k_gist (method §3.1).
-std::unique_ptr<Policy> make_gist_search(const PolicySpec& spec);
-/// Scores chunks by q . mean of their raw keys.
-std::unique_ptr<Policy> make_mean_search(const PolicySpec& spec);
+/// gsa and meanpool: scores nodes by q . k_gist (method §3.1), chunks by q . mean of their raw
+/// keys, by the sum of both, or by their true attention, as `spec.route` says.
+std::unique_ptr<Policy> make_chunk_search(const PolicySpec& spec);
 /// Quest (arXiv 2406.10774): scores pages by the upper bound sum_i max(q_i low_i, q_i high_i) that
 /// the least and the largest key of the page, channel by channel, set to the score of its tokens.
 /// The first `dense_layers` layers and the rows of a prompt before its last one attend in full, as

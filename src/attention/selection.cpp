@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -58,6 +59,16 @@ at::Tensor sorted_unique(const at::Tensor& ids) {
   kept.narrow(-1, 1, width - 1).masked_fill_(repeats, kNone);
   kept = std::get<0>(kept.sort(-1));
   return kept.masked_fill_(kept.eq(kNone), -1);
+}
+
+at::Tensor with_neighbours(const at::Tensor& chunks, PolicySpec::Unfold unfold,
+                           std::int64_t num_chunks) {
+  if (unfold == PolicySpec::Unfold::chunk) return chunks;
+  const at::Tensor next = chunks.add(1), is_none = chunks.lt(0);
+  std::vector<at::Tensor> all = {chunks,
+                                 next.masked_fill(is_none.logical_or(next.ge(num_chunks)), -1)};
+  if (unfold == PolicySpec::Unfold::both) all.push_back(chunks.sub(1).clamp_min(-1));
+  return at::stack(all, -1).flatten(-2);
 }
 
 at::Tensor selected_keys(const VisibleSet& visible, int level) {

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "attention/policy.h"
 #include "attention/visible.h"
 
 namespace gsa::attention {
@@ -9,6 +10,11 @@ namespace gsa::attention {
 /// Sorts the last dimension of non-negative int64 ids ascending; duplicates and -1 become -1 at the
 /// end.
 at::Tensor sorted_unique(const at::Tensor& ids);
+
+/// Chosen chunks [..., K], -1 none, each with the neighbours that are selected with it behind it:
+/// [..., K] or wider. Neighbours may repeat chosen ones.
+at::Tensor with_neighbours(const at::Tensor& chunks, PolicySpec::Unfold unfold,
+                           std::int64_t num_chunks);
 
 /// Host numbers as an int64 tensor `[count]` on a device.
 at::Tensor to_tensor(std::span<const std::int64_t> values, at::Device device);

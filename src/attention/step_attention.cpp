@@ -22,6 +22,7 @@ std::unique_ptr<StepAttention> StepAttention::make(Policy& policy, KvStore& stor
                                                    double scale) {
   const KvShape& shape = store.shape();
   if (!is_search(policy.spec().name) && !is_static(policy.spec().name)) return nullptr;
+  if (policy.spec().route == PolicySpec::Route::oracle) return nullptr;
   if (policy.uses_gists() && shape.num_levels != layout.num_levels()) return nullptr;
   if (!KeyAddresses::supports(store) || scale <= 0) return nullptr;
   if (shape.head_dim % 8 != 0 || shape.head_dim > kernels::kMaxHeadDim) return nullptr;

@@ -25,7 +25,8 @@ StepSearch::StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const L
       kept_(layout.num_levels() * keys.num_kv_heads()) {
   if (spec.mode == PolicySpec::Mode::group)
     sums_of_q_.resize(keys.num_kv_heads() * keys.head_dim());
-  if (spec.name == "meanpool") means_.emplace(keys, layout);
+  if (spec.route != PolicySpec::Route::gist)
+    means_.emplace(keys, layout, spec.route == PolicySpec::Route::both);
   for (std::size_t i = 0; i < searches_.size(); ++i) {
     searches_[i].kv_head = static_cast<std::int64_t>(i) / per_head_;
     searches_[i].chosen.resize(layout.num_levels());
@@ -39,7 +40,7 @@ std::span<StepSearch::Search> StepSearch::searches_of(std::int64_t kv_head) {
 /// Appends the keys that stand for nodes.
 void StepSearch::add_node_runs(int level, Range nodes, std::int64_t kv_head,
                                std::vector<kernels::KeyRun>& runs) const {
-  if (means_) {
+  if (scores_means(level)) {
     means_->add_runs(nodes, kv_head, runs);
   } else {
     keys_.add_runs(level, nodes, kv_head, runs);
@@ -48,7 +49,7 @@ void StepSearch::add_node_runs(int level, Range nodes, std::int64_t kv_head,
 
 void StepSearch::choose(std::int64_t layer, const float* q, const RowRanges& row) {
   if (means_) means_->load(layer);
-  prepare(q);
+  prepare(layer, q);
   score_top();
   const auto num_searches = static_cast<std::int64_t>(searches_.size());
   const std::int64_t num_products = num_searches * expected_nodes() * keys_.head_dim();
@@ -66,15 +67,18 @@ void StepSearch::choose(std::int64_t layer, const float* q, const RowRanges& row
       } else {
         unite(kv_head, level);
       }
-      if (spec_.gists == PolicySpec::Gists::all) continue;
+      const bool scores_gists = !scores_means(level);
+      if (scores_gists && spec_.gists == PolicySpec::Gists::all) continue;
       num_scored_only_ += count_scored(kv_head, level);
-      if (attends_gists()) num_scored_only_ -= std::ssize(kept(level, kv_head));
+      if (scores_gists && attends_gists()) {
+        num_scored_only_ -= std::ssize(kept(level, kv_head)) - count_unscored(kv_head, level);
+      }
     }
   }
 }
 
 /// Queries and the numbers that budgets depend on; memory for as much as the layout can need.
-void StepSearch::prepare(const float* q) {
+void StepSearch::prepare(std::int64_t layer, const float* q) {
   const std::int64_t d = keys_.head_dim();
   for (std::int64_t i = 0; i < std::ssize(sums_of_q_); ++i) {
     const float* rows = q + i / d * group_ * d + i % d;
@@ -83,7 +87,7 @@ void StepSearch::prepare(const float* q) {
   }
   const float* queries = sums_of_q_.empty() ? q : sums_of_q_.data();
   // The suffix is left out of n_keys: see SearchPolicy::select.
-  context_ = {layout_.num_raw(), group_, per_head_, &layout_};
+  context_ = {layout_.num_raw(), group_, per_head_, &layout_, spec_.layer_share(layer)};
   for (int level = 0; level < keys_.num_levels(); ++level) context_.num_keys += keys_.len(level);
   std::int64_t most = 0;
   top_ = 0;
@@ -98,7 +102,7 @@ void StepSearch::prepare(const float* q) {
     search.q = queries + static_cast<std::int64_t>(i) * d;
     search.sortable.resize(most);
     search.picked.resize(most);
-    search.ranked.reserve(most);
+    search.ranked.reserve(most * num_unfolded());
     search.candidates.reserve(most);
     search.scores.resize(most);
     for (int level = 0; level < layout_.num_levels(); ++level) {
@@ -127,7 +131,7 @@ void StepSearch::score_top() {
       auto& runs = task_runs_[task];
       runs.clear();
       add_node_runs(top_, {begin, end}, kv_head, runs);
-      kernels::score_keys(node_type(), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
+      kernels::score_keys(node_type(top_), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
                           {runs, end - begin},
                           top_scores_.data() + kv_head * per_head_ * num_nodes + begin, num_nodes);
       at += end - begin;
@@ -156,7 +160,7 @@ void StepSearch::descend(Search& search) {
   for (int level = top_ - 1; level >= 0; --level) {
     list_candidates(search, level);
     const std::int64_t count = std::ssize(search.candidates);
-    kernels::score_keys(node_type(), search.q, 1, keys_.head_dim(), {search.runs, count},
+    kernels::score_keys(node_type(level), search.q, 1, keys_.head_dim(), {search.runs, count},
                         search.scores.data(), count);
     pick(search, level, std::span(search.scores).first(count), search.candidates);
   }
@@ -212,6 +216,7 @@ void StepSearch::pick(Search& search, int level, std::span<const float> scores,
   }
   chosen.assign(search.ranked.begin(), search.ranked.end());
   if (needs_mass || needs_rank) std::sort(chosen.begin(), chosen.end());
+  if (needs_rank) add_neighbours(search.ranked);
 }
 
 /// Keeps the fewest best ones whose softmax holds the mass `top_p`.
@@ -229,11 +234,32 @@ void StepSearch::keep_mass(Search& search, std::span<const float> scores) {
   ranked.resize(num_kept);
 }
 
+/// What is selected with a chunk: i = 0 itself, 1 the next one, 2 the one before; -1 for none.
+std::int32_t StepSearch::neighbour(std::int32_t chunk, std::int64_t i) const {
+  if (i == 0) return chunk;
+  if (i == 2) return chunk - 1;
+  return chunk + 1 < layout_.num_nodes(0) ? chunk + 1 : -1;
+}
+
+/// Puts the neighbours of every chunk behind it: see with_neighbours (attention/selection.h).
+void StepSearch::add_neighbours(std::vector<std::int32_t>& ranked) const {
+  const std::int64_t width = num_unfolded(), count = std::ssize(ranked);
+  ranked.resize(count * width);
+  for (std::int64_t rank = count - 1; rank >= 0; --rank) {
+    const std::int32_t chunk = ranked[rank];
+    for (std::int64_t i = 0; i < width; ++i) ranked[rank * width + i] = neighbour(chunk, i);
+  }
+}
+
 /// What the searches of a KV head chose, each once.
 void StepSearch::unite(std::int64_t kv_head, int level) {
   for (const Search& search : searches_of(kv_head)) {
-    for (const std::int32_t id : search.chosen[level])
-      marks_[id / 64] |= std::uint64_t{1} << id % 64;
+    for (const std::int32_t chosen : search.chosen[level]) {
+      for (std::int64_t i = 0; i < (level == 0 ? num_unfolded() : 1); ++i) {
+        const std::int32_t id = neighbour(chosen, i);
+        if (id >= 0) marks_[id / 64] |= std::uint64_t{1} << id % 64;
+      }
+    }
   }
   collect_marked(layout_.num_nodes(level), kept_[level * keys_.num_kv_heads() + kv_head]);
 }
@@ -258,16 +284,17 @@ void StepSearch::keep_within_tokens(std::int64_t kv_head, const RowRanges& row) 
   const auto overlap = [](Range a, Range b) {
     return Range{std::max(a.begin, b.begin), std::min(a.end, b.end)}.size();
   };
-  for (std::int64_t rank = 0; rank < num_ranks && spent <= spec_.budget.tokens; ++rank) {
+  const std::int64_t most = budget_tokens(spec_, context_);
+  for (std::int64_t rank = 0; rank < num_ranks && spent <= most; ++rank) {
     for (const Search& search : searches) {
-      if (rank >= std::ssize(search.ranked)) continue;
+      if (rank >= std::ssize(search.ranked) || search.ranked[rank] < 0) continue;
       const std::int32_t chunk = search.ranked[rank];
       std::uint64_t& word = marks_[chunk / 64];
       const std::uint64_t mark = std::uint64_t{1} << chunk % 64;
       if (word & mark) continue;
       const Range tokens = layout_.children(0, chunk);
       spent += tokens.size() - overlap(tokens, row.sinks) - overlap(tokens, row.local);
-      if (spent > spec_.budget.tokens) break;
+      if (spent > most) break;
       word |= mark;
     }
   }
@@ -282,6 +309,16 @@ std::int64_t StepSearch::count_scored(std::int64_t kv_head, int level) const {
   for (const std::int32_t parent : kept(level + 1, kv_head))
     count += layout_.children(level + 1, parent).size();
   return count;
+}
+
+/// Nodes that were kept beside a neighbour and are no candidates of any search.
+std::int64_t StepSearch::count_unscored(std::int64_t kv_head, int level) const {
+  if (level != 0 || level == top_ || num_unfolded() == 1) return 0;
+  const auto& parents = kept(1, kv_head);
+  return std::ranges::count_if(kept(0, kv_head), [&](std::int32_t chunk) {
+    const std::int64_t parent = layout_.parent(0, chunk);
+    return parent >= 0 && !std::ranges::binary_search(parents, parent);
+  });
 }
 
 }  // namespace gsa::attention

@@ -33,7 +33,9 @@ class StepSearch {
     return kept_[level * keys_.num_kv_heads() + kv_head];
   }
   /// Whether the chosen gists are themselves attended.
-  bool attends_gists() const { return !means_ && spec_.gists == PolicySpec::Gists::selected; }
+  bool attends_gists() const {
+    return spec_.name == "gsa" && spec_.gists == PolicySpec::Gists::selected;
+  }
   /// Keys that were scored and are not attended, of all KV heads.
   std::int64_t num_scored_only() const { return num_scored_only_; }
 
@@ -53,9 +55,14 @@ class StepSearch {
 
   void add_node_runs(int level, Range nodes, std::int64_t kv_head,
                      std::vector<kernels::KeyRun>& runs) const;
-  std::int64_t max_node_runs(int level) const { return means_ ? 1 : keys_.max_runs(level); }
-  core::DataType node_type() const { return means_ ? core::DataType::f32 : keys_.type(); }
-  void prepare(const float* q);
+  bool scores_means(int level) const { return means_ && level == 0; }
+  std::int64_t max_node_runs(int level) const {
+    return scores_means(level) ? 1 : keys_.max_runs(level);
+  }
+  core::DataType node_type(int level) const {
+    return scores_means(level) ? core::DataType::f32 : keys_.type();
+  }
+  void prepare(std::int64_t layer, const float* q);
   void score_top();
   std::int64_t expected_nodes() const;
   void descend(Search& search);
@@ -63,9 +70,13 @@ class StepSearch {
   void pick(Search& search, int level, std::span<const float> scores,
             std::span<const std::int32_t> ids);
   void keep_mass(Search& search, std::span<const float> scores);
+  std::int64_t num_unfolded() const { return 1 + static_cast<std::int64_t>(spec_.unfold); }
+  std::int32_t neighbour(std::int32_t chunk, std::int64_t i) const;
+  void add_neighbours(std::vector<std::int32_t>& ranked) const;
   void unite(std::int64_t kv_head, int level);
   void keep_within_tokens(std::int64_t kv_head, const RowRanges& row);
   std::int64_t count_scored(std::int64_t kv_head, int level) const;
+  std::int64_t count_unscored(std::int64_t kv_head, int level) const;
   std::span<Search> searches_of(std::int64_t kv_head);
   void collect_marked(std::int64_t num_nodes, std::vector<std::int32_t>& ids);
 
@@ -74,7 +85,7 @@ class StepSearch {
   const Layout& layout_;
   double scale_;
   kernels::Parallel& parallel_;
-  std::optional<MeanKeys> means_;  // scored in place of gists
+  std::optional<MeanKeys> means_;  // scored in place of the gists of chunks
   std::int64_t group_, per_head_;  // query heads and searches of a KV head
   std::vector<Search> searches_;   // [H_kv * per_head_]
   std::vector<float> sums_of_q_;   // [H_kv, d] in mode group

@@ -19,8 +19,8 @@ auto fields(const PolicySpec& spec) {
   return std::tie(spec.name, spec.layout.chunk_sizes, spec.layout.num_sinks,
                   spec.layout.num_local_chunks, spec.layout.boundary, spec.layout.growing_depth,
                   spec.budget.kind, spec.budget.ratio, spec.budget.tokens, spec.budget.top_p,
-                  spec.mode, spec.read, spec.gists, spec.seed, spec.dense_layers, spec.window,
-                  spec.adapter);
+                  spec.mode, spec.read, spec.gists, spec.route, spec.unfold, spec.layer_shares,
+                  spec.seed, spec.dense_layers, spec.window, spec.adapter);
 }
 
 struct Grammar {
@@ -41,15 +41,22 @@ const std::vector<Grammar>& grammars() {
                                         local = {"local=0", "local=1", "local=1073741824"},
                                         sinks = {"sinks=0", "sinks=3", "sinks=1048576"},
                                         cut = {"cut=word", "cut=fixed"},
+                                        route = {"route=gist", "route=mean", "route=both"},
+                                        unfold = {"unfold=chunk", "unfold=next", "unfold=both"},
                                         grow = {"grow=on", "grow=off"},
                                         adapter = {"adapter=none", "adapter=wiki", "adapter=a=b@c"};
   static const std::vector<const char*> chunks = {"", "@2", "@8", "@4096"},
                                         trees = {"", "@16", "@4-4", "@4-4-4", "@2-3-4-5-6-7-8-9"};
   static const std::vector<Grammar> all = {
       {"full", {""}, {adapter}},
-      {"gsa", trees, {budgets, modes, reads, gists, local, sinks, cut, grow, adapter}},
+      {"gsa",
+       trees,
+       {budgets, modes, reads, gists, route, unfold, local, sinks, cut, grow, adapter}},
+      {"gsa",
+       {"@8", "@2"},
+       {token_budgets, {"route=oracle", "route=gist"}, {"layers=1/0.5/2", "layers=0.3333333333"}}},
       {"gist-only", trees, {local, sinks, cut, grow, adapter}},
-      {"meanpool", chunks, {budgets, modes, local, sinks, cut, adapter}},
+      {"meanpool", chunks, {budgets, modes, unfold, local, sinks, cut, adapter}},
       {"quest", chunks, {budgets, {"dense=0", "dense=2", "dense=1048576"}, adapter}},
       {"snapkv", {""}, {token_budgets, {"window=1", "window=32", "window=1048576"}, adapter}},
       {"h2o", {""}, {token_budgets, adapter}},
@@ -219,6 +226,15 @@ TEST(PolicySpec, BadSpecsNameTheirBadPart) {
       {"gsa:gists=none", "gists=none"},
       {"gsa:cut=line", "cut=line"},
       {"gsa:grow=1", "grow=1"},
+      {"gsa:route=best", "route=best"},
+      {"gsa@4-4:route=oracle", "one chunk size and mode=head"},
+      {"gsa@4:route=oracle:mode=group", "one chunk size and mode=head"},
+      {"meanpool:route=gist", "'route=gist'"},
+      {"gsa:unfold=all", "unfold=all"},
+      {"gsa:layers=1/x", "layers=x"},
+      {"gsa:layers=1//2", "layers="},
+      {"gsa:layers=-1", "layers=-1"},
+      {"gsa:layers=1:top_p=0.5", "top_p has none"},
       {"random:seed=-1", "seed=-1"},
       {"random:seed=18446744073709551616", "seed=18446744073709551616"},
       {"streaming:tokens=0", "tokens=0"},

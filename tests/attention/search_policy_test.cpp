@@ -114,6 +114,36 @@ Score mean_score(const Problem& problem) {
   };
 }
 
+/// Logarithm of the attention that the tokens of a chunk would get, over the scale.
+Score true_score(const Problem& problem) {
+  const at::Tensor keys = all_keys(problem.arenas.raw);
+  return [&problem, keys](int, std::int64_t chunk, std::int64_t query, std::int64_t head) {
+    const std::int64_t d = problem.q.size(2), kv_head = head / problem.group();
+    const Range raw = problem.layout.children(0, chunk);
+    double sum = 0;
+    for (std::int64_t token = raw.begin; token < raw.end; ++token) {
+      sum += std::exp(problem.scale *
+                      dot(problem.q.data_ptr<float>() + (query * problem.q.size(1) + head) * d,
+                          keys.data_ptr<float>() + (kv_head * keys.size(1) + token) * d, d));
+    }
+    return std::log(sum) / problem.scale;
+  };
+}
+
+/// What a policy's `route` scores a node by.
+Score route_score(const PolicySpec& spec, const Problem& problem) {
+  if (spec.route == PolicySpec::Route::oracle) return true_score(problem);
+  const Score mean = mean_score(problem);
+  if (spec.name == "meanpool") return mean;
+  const Score gist = gist_score(problem);
+  return
+      [=, route = spec.route](int level, std::int64_t node, std::int64_t query, std::int64_t head) {
+        if (level > 0 || route == PolicySpec::Route::gist) return gist(level, node, query, head);
+        const double score = mean(level, node, query, head);
+        return route == PolicySpec::Route::both ? score + gist(level, node, query, head) : score;
+      };
+}
+
 /// Quest's upper bound of the scores of a page's tokens.
 Score bound_score(const Problem& problem) {
   const at::Tensor keys = all_keys(problem.arenas.raw);
@@ -162,13 +192,34 @@ class BruteForce {
         if (level == 0) by_search.push_back(std::move(best));
       }
     }
-    if (spec_.budget.kind == Budget::Kind::tokens) choice.kept[0] = within_tokens(query, by_search);
+    for (auto& best : by_search) best = with_neighbours(best);
+    if (spec_.budget.kind == Budget::Kind::tokens) {
+      choice.kept[0] = within_tokens(query, by_search);
+    } else {
+      for (const auto& best : by_search) choice.kept[0].insert(best.begin(), best.end());
+    }
+    choice.kept[0].erase(-1);
     return choice;
   }
 
  private:
+  /// Budgets times the share of layer 1.
+  std::int64_t num_tokens() const {
+    return std::llround(static_cast<double>(spec_.budget.tokens) * spec_.layer_share(1));
+  }
   bool is_group() const { return spec_.mode == PolicySpec::Mode::group; }
   std::int64_t num_searches() const { return is_group() ? 1 : problem_.group(); }
+
+  std::vector<std::int64_t> with_neighbours(const std::vector<std::int64_t>& chunks) const {
+    std::vector<std::int64_t> all;
+    for (const std::int64_t chunk : chunks) {
+      all.push_back(chunk);
+      if (spec_.unfold == PolicySpec::Unfold::chunk) continue;
+      all.push_back(chunk + 1 < problem_.layout.num_nodes(0) ? chunk + 1 : -1);
+      if (spec_.unfold == PolicySpec::Unfold::both) all.push_back(chunk - 1);
+    }
+    return all;
+  }
 
   double score(int level, std::int64_t node, std::int64_t query, std::int64_t kv_head,
                std::int64_t search) const {
@@ -213,12 +264,14 @@ class BruteForce {
       }
       const std::int64_t k = num_keys / ratio / problem_.group() / sizes[0] + 1;
       const std::int64_t most = problem_.layout.num_nodes(level) / 4;
-      return static_cast<std::size_t>(std::min(k, std::max<std::int64_t>(1, most)));
+      const auto shared = std::llround(static_cast<double>(k) * spec_.layer_share(1));
+      return static_cast<std::size_t>(std::min<std::int64_t>(std::max<std::int64_t>(1, shared),
+                                                             std::max<std::int64_t>(1, most)));
     }
     // Enough full chunks to spend the budget alone beside the local ones; above, a fair share and
     // room for the parents of the level below.
     const auto up = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
-    const std::int64_t alone = up(spec_.budget.tokens, sizes[0]) + spec_.layout.num_local_chunks;
+    const std::int64_t alone = up(num_tokens(), sizes[0]) + spec_.layout.num_local_chunks;
     std::int64_t wanted = alone;
     for (int above = 1; above <= level; ++above) {
       wanted = std::max(up(alone, num_searches()) + 1, up(wanted, sizes[above]));
@@ -252,9 +305,9 @@ class BruteForce {
       for (const auto& chunks : by_search) {
         if (rank >= chunks.size()) continue;
         is_end = false;
-        if (!seen.insert(chunks[rank]).second) continue;
+        if (chunks[rank] < 0 || !seen.insert(chunks[rank]).second) continue;
         spent += num_extra_tokens(query, chunks[rank]);
-        if (spent <= spec_.budget.tokens) kept.insert(chunks[rank]);
+        if (spent <= num_tokens()) kept.insert(chunks[rank]);
       }
       if (is_end) return kept;
     }
@@ -309,7 +362,8 @@ struct Tally {
 /// Compares every row; `attends_gists` and `num_vectors` (read to score a node) as the
 /// policy's definition has them.
 void expect_equal(const Selected& actual, const Problem& problem, BruteForce& expected,
-                  bool attends_gists, std::int64_t num_vectors, Tally& tally) {
+                  bool attends_gists, std::int64_t num_vectors, Tally& tally,
+                  PolicySpec::Route route = PolicySpec::Route::gist) {
   const int num_levels = problem.layout.num_levels();
   for (std::int64_t query = 0; query < problem.queries.count; ++query) {
     for (std::int64_t kv_head = 0; kv_head < problem.num_kv_heads(); ++kv_head) {
@@ -322,11 +376,15 @@ void expect_equal(const Selected& actual, const Problem& problem, BruteForce& ex
       ASSERT_EQ(row_of(actual.visible.unfolded, query, kv_head), choice.kept[0]);
       std::int64_t scored_only = 0;
       for (int level = 0; level < num_levels; ++level) {
-        const auto num_scored = static_cast<std::int64_t>(choice.scored[level].size());
-        scored_only += num_vectors * num_scored;
-        if (!attends_gists) continue;
-        ASSERT_EQ(row_of(actual.visible.gists.at(level), query, kv_head), choice.kept[level]);
-        if (num_vectors > 0) scored_only -= static_cast<std::int64_t>(choice.kept[level].size());
+        const Ids& kept = choice.kept[level];
+        Ids scored = choice.scored[level];
+        if (attends_gists) {
+          ASSERT_EQ(row_of(actual.visible.gists.at(level), query, kv_head), kept);
+          const bool is_attended = level > 0 || route == PolicySpec::Route::gist;
+          for (const std::int64_t node : kept)
+            if (is_attended) scored.erase(node);
+        }
+        scored_only += num_vectors * static_cast<std::int64_t>(scored.size());
       }
       ASSERT_EQ(actual.scored_only[query][kv_head].item<std::int64_t>(), scored_only);
     }
@@ -357,6 +415,13 @@ PolicySpec random_spec(core::Rng& rng, const char* name, int max_levels) {
   spec.mode = rng.below(2) == 0 ? PolicySpec::Mode::head : PolicySpec::Mode::group;
   spec.seed = rng.next();
   set_random_budget(rng, spec, spec.name != "random");
+  if (spec.name != "gsa" && spec.name != "meanpool") return spec;
+  spec.unfold = static_cast<PolicySpec::Unfold>(rng.below(3));
+  if (spec.budget.kind != Budget::Kind::top_p && rng.below(3) == 0)
+    spec.layer_shares = {1, 3 * rng.uniform()};
+  if (spec.name == "gsa" && rng.below(2) == 0)
+    spec.route = static_cast<PolicySpec::Route>(rng.below(
+        spec.layout.chunk_sizes.num_levels() > 1 || spec.mode == PolicySpec::Mode::group ? 3 : 4));
   return spec;
 }
 
@@ -370,8 +435,9 @@ TEST(GistSearch, EqualsBruteForce) {
     const auto policy = make_policy(spec);
     const Selected actual = select(*policy, problem);
     if (problem.layout.num_nodes(0) == 0) continue;
-    BruteForce expected(spec, problem, *actual.visible.ranges, gist_score(problem));
-    expect_equal(actual, problem, expected, true, 1, tally);
+    BruteForce expected(spec, problem, *actual.visible.ranges, route_score(spec, problem));
+    const std::int64_t num_vectors = spec.route == PolicySpec::Route::oracle ? 0 : 1;
+    expect_equal(actual, problem, expected, true, num_vectors, tally, spec.route);
     if (HasFatalFailure()) FAIL() << "round " << round << ": " << spec.to_string();
   }
   EXPECT_LT(tally.num_ties, tally.num_rows / 20);
@@ -580,7 +646,9 @@ TEST(GistSearch, GistsVariantsDifferInGistsOnly) {
     ASSERT_TRUE(hidden.visible.unfolded.equal(selected.visible.unfolded));
     ASSERT_TRUE(all.visible.gists.empty());
     ASSERT_TRUE(hidden.visible.gists.empty());
+    if (spec.route != PolicySpec::Route::gist) continue;
     EXPECT_EQ(all.scored_only.sum().item<std::int64_t>(), 0);  // every gist is attended anyway
+    if (spec.unfold != PolicySpec::Unfold::chunk) continue;    // gists of neighbours are not scored
     at::Tensor attended = selected.scored_only.clone();
     for (const at::Tensor& ids : selected.visible.gists) {
       if (ids.defined()) attended += ids.ge(0).sum(-1);

@@ -182,12 +182,17 @@ PolicySpec random_search(core::Rng& rng) {
       spec.budget.top_p = 0.05 + 0.9 * rng.uniform();
   }
   if (rng.below(2) == 0) spec.mode = PolicySpec::Mode::group;
+  if (rng.below(2) == 0) spec.unfold = static_cast<PolicySpec::Unfold>(rng.below(3));
+  if (spec.budget.kind != Budget::Kind::top_p && rng.below(3) == 0)
+    spec.layer_shares = {1, 3 * rng.uniform()};
   if (rng.below(4) == 0) {
     spec.name = "meanpool";
+    spec.route = PolicySpec::Route::mean;
     spec.layout = random_options(rng, 1);
     spec.read = PolicySpec::Read::full;
     return spec;
   }
+  if (rng.below(2) == 0) spec.route = static_cast<PolicySpec::Route>(rng.below(3));
   if (rng.below(3) == 0) spec.gists = PolicySpec::Gists::all;
   if (rng.below(4) == 0) spec.gists = PolicySpec::Gists::hidden;
   if (rng.below(4) == 0) spec.read = PolicySpec::Read::full;
@@ -269,6 +274,8 @@ TEST(StepAttention, LeavesOthersToBatchAttention) {
   EXPECT_TRUE(is_served("gsa@4", 64, at::kFloat));
   EXPECT_TRUE(is_served("full", 64, at::kBFloat16));
   EXPECT_TRUE(is_served("meanpool@4", 64, at::kFloat, 0));
+  EXPECT_TRUE(is_served("gsa@4:route=both:unfold=next", 64, at::kFloat));
+  EXPECT_FALSE(is_served("gsa@4:route=oracle", 64, at::kFloat));
   EXPECT_FALSE(is_served("quest@4", 64, at::kFloat));
   EXPECT_FALSE(is_served("snapkv:tokens=8", 64, at::kFloat));
   EXPECT_FALSE(is_served("gsa@4", 20, at::kFloat));
@@ -292,7 +299,8 @@ TEST(StepAttention, RefusesARowThatDoesNotFollow) {
 TEST(StepAttention, ServesSeveralRowsOfABatch) {
   at::manual_seed(4);
   core::Rng rng(73);
-  for (const char* spec : {"gsa@4", "gsa@4-2:mode=group", "gsa@3:tokens=9", "gsa@4:gists=all", "meanpool@4"}) {
+  for (const char* spec :
+       {"gsa@4", "gsa@4-2:mode=group", "gsa@3:tokens=9", "gsa@4:gists=all", "meanpool@4"}) {
     const PolicySpec parsed = PolicySpec::parse(spec);
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       Twins twins(parsed, {2, 3, 32, dtype}, {std::vector<std::uint8_t>(150, 1)}, rng);
