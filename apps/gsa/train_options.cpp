@@ -146,6 +146,18 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
       ->check(CLI::IsMember({"row", "step"}))
       ->capture_default_str()
       ->group(group);
+  if (args.stage == DataKind::ft) {
+    app.add_option("--text-rows", args.text_rows, "share of rows that are text of --text")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--made-tasks", args.made_tasks,
+                   "what is asked about such text: numbers (and quotes), or all: also lists of "
+                   "pairs, long answers, joins of two sentences and missing words")
+        ->check(CLI::IsMember({"numbers", "all"}))
+        ->capture_default_str()
+        ->group(group);
+  }
   app.add_option("--policy-keys", args.policy_keys,
                  "further keys of the policy gsa for rows and scores, as tokens=1024:gists=all")
       ->group(group);
@@ -217,6 +229,12 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->group(group);
   app.add_option("--plain-view", args.plain_view,
                  "weight of the distance to the same model under full attention")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--routing", args.routing,
+                 "weight of the distance from a question's scores of the gists to its attention to "
+                 "their chunks under full attention; acts on rows with questions")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
@@ -314,6 +332,11 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
 }
 
 train::TrainOptions make_train_options(const TrainArgs& args) {
+  if (args.routing > 0 && args.recomputes) {
+    core::input_error(
+        "train: --routing does not go with --checkpoint-activations; leave one of them out, or "
+        "save memory with --micro-batches");
+  }
   train::TrainOptions options;
   options.out = args.out;
   options.schedule = {.num_steps = args.num_steps, .warmup = args.warmup};
@@ -332,6 +355,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.optimizer.max_norm = args.clip;
   options.step.distill = args.distill;
   options.step.plain_view = args.plain_view;
+  options.step.routing = args.routing;
   options.max_spike = args.max_spike;
   options.save_minutes = args.save_minutes;
   options.step.recompute = args.recomputes;
@@ -345,12 +369,27 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   return options;
 }
 
+train::FtSamplerOptions make_sampler_options(const TrainArgs& args) {
+  train::FtSamplerOptions options;
+  const TrainArgs defaults;
+  if (args.text.empty() &&
+      (args.text_rows != defaults.text_rows || args.made_tasks != defaults.made_tasks))
+    core::input_error("train: --text-rows and --made-tasks are about rows of text: give --text");
+  options.book_rows = args.text_rows;
+  options.made_tasks = train::parse_made_tasks(args.made_tasks);
+  return options;
+}
+
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
                         const train::ParameterOptions& parameters, at::ScalarType dtype) {
   std::string recipe = fmt::format("{} steps={} rows={} row_len={} chunks={} mix={}",
                                    train::data_kind_name(args.stage), args.num_steps, args.rows,
                                    args.row_len, joined_policies(options.rows.policies), args.mix);
   if (!args.policy_keys.empty()) recipe += fmt::format(" policy_keys={}", args.policy_keys);
+  const TrainArgs defaults;
+  if (args.text_rows != defaults.text_rows) recipe += fmt::format(" text_rows={}", args.text_rows);
+  if (args.made_tasks != defaults.made_tasks)
+    recipe += fmt::format(" made_tasks={}", args.made_tasks);
   recipe += fmt::format(" train={}", args.trained);
   if (parameters.trained == train::Trained::lora) {
     recipe +=
@@ -364,6 +403,7 @@ std::string make_recipe(const TrainArgs& args, const train::TrainOptions& option
                         optimizer.weight_decay, args.warmup, args.clip);
   if (args.distill > 0) recipe += fmt::format(" distill={}", args.distill);
   if (args.plain_view > 0) recipe += fmt::format(" plain_view={}", args.plain_view);
+  if (args.routing > 0) recipe += fmt::format(" routing={}", args.routing);
   return recipe + fmt::format(" seed={} dtype={}", args.seed, model::dtype_name(dtype));
 }
 

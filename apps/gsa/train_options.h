@@ -11,6 +11,7 @@
 
 #include "model/adapter.h"
 #include "options.h"
+#include "train/ft_sampler.h"
 #include "train/parameters.h"
 #include "train/shard.h"
 #include "train/trainer.h"
@@ -26,6 +27,8 @@ struct TrainArgs {
 
   std::int64_t num_steps = 0, rows = 8, micro_batches = 1, row_len = 4608;
   std::string chunks, mix, policy_keys;
+  double text_rows = train::FtSamplerOptions{}.book_rows;
+  std::string made_tasks = "numbers";
 
   std::string trained = "lora";
   std::optional<std::int64_t> rank, num_gist_rows;
@@ -34,6 +37,7 @@ struct TrainArgs {
 
   std::optional<double> lr, gist_lr;
   double weight_decay = 0, warmup = 0.05, clip = 1, max_spike = 3, distill = 0, plain_view = 0;
+  double routing = 0;
   std::uint64_t seed = 0;
 
   std::string eval_chunks = "full,8,16,32,4-4";
@@ -60,6 +64,9 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
 /// Everything the trainer wants to know except the recipe. Input error for chunk sizes or keys that
 /// make no policy.
 train::TrainOptions make_train_options(const TrainArgs& args);
+
+/// What the rows of `gsa train ft` hold. Input error for rows of text without a text.
+train::FtSamplerOptions make_sampler_options(const TrainArgs& args);
 
 /// The options that make the result, in one line: `cpt steps=700 rows=8 ...`. What may change when
 /// a run is resumed (threads, workers, device, saving) is no part of it.

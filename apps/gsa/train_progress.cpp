@@ -70,6 +70,7 @@ void TrainProgress::step(const train::StepRecord& record) {
 
 std::string TrainProgress::line(const train::StepRecord& record, const Span& span) const {
   std::string text = fmt::format("step {}/{}: loss {:.4f}", record.step, num_steps_, record.loss);
+  if (record.routing) text += fmt::format(", routing {:.4f}", *record.routing);
   if (span.seconds() <= 0) return text;
   text += fmt::format(", {} tokens/s", format_count(static_cast<std::int64_t>(std::llround(
                                            static_cast<double>(span.tokens) / span.seconds()))));

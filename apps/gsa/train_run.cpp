@@ -75,7 +75,8 @@ TrainData open_data(const TrainArgs& args, const text::Tokenizer& tokenizer) {
       text = std::make_shared<const train::CptShard>(train::CptShard::open(args.text, tokenizer));
       data.digest += "," + text->info().digest;
     }
-    data.sampler = std::make_unique<train::FtSampler>(std::move(shard), std::move(text), tokenizer);
+    data.sampler = std::make_unique<train::FtSampler>(std::move(shard), std::move(text), tokenizer,
+                                                      make_sampler_options(args));
   }
   data.validation = read_validation(args, tokenizer);
   return data;

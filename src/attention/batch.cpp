@@ -10,6 +10,7 @@
 #include "attention/attend.h"
 #include "attention/attention_mass.h"
 #include "attention/packed_attention.h"
+#include "attention/routing_loss.h"
 #include "attention/selection.h"
 #include "attention/step_attention.h"
 
@@ -32,8 +33,11 @@ KvArenas arenas_of_rows(const BatchSequence& sequence, const at::Tensor& k, cons
 
 }  // namespace
 
-BatchAttention::BatchAttention(const Batch& batch, double scale)
-    : batch_(batch), scale_(scale), packed_(std::make_unique<PackedAttention>(batch)) {}
+BatchAttention::BatchAttention(const Batch& batch, double scale, RoutingLoss* routing)
+    : batch_(batch),
+      scale_(scale),
+      routing_(routing),
+      packed_(std::make_unique<PackedAttention>(batch)) {}
 
 BatchAttention::~BatchAttention() = default;
 
@@ -47,6 +51,7 @@ at::Tensor BatchAttention::operator()(std::int64_t layer, const at::Tensor& q, c
                              v.narrow(0, slice.row, count));
     }
   }
+  if (routing_ != nullptr) add_routing(layer, q, k);
   if (PackedAttention::supports(batch_, q)) {
     const at::Tensor out = attend_packed(layer, q, k, v);
     if (out.defined()) return out;
@@ -66,6 +71,18 @@ at::Tensor BatchAttention::operator()(std::int64_t layer, const at::Tensor& q, c
   std::vector<at::Tensor> outs;
   for (auto& [row, out] : parts) outs.push_back(std::move(out));
   return outs.size() == 1 ? outs[0] : at::cat(outs);
+}
+
+void BatchAttention::add_routing(std::int64_t layer, const at::Tensor& q, const at::Tensor& k) {
+  std::vector<RoutingRows> rows;
+  for (const BatchSequence& sequence : batch_.sequences) {
+    if (!sequence.policy->uses_gists() || !sequence.policy->selects(layer)) continue;
+    for (const BatchSlice& slice : sequence.slices) {
+      if (slice.is_suffix && slice.entries.count > 0)
+        rows.push_back({&sequence, &slice, ranges_for(layer, sequence, slice)});
+    }
+  }
+  routing_->add(q, k, rows, scale_);
 }
 
 at::Tensor BatchAttention::attend_packed(std::int64_t layer, const at::Tensor& q,

@@ -16,6 +16,7 @@
 namespace gsa::attention {
 
 class PackedAttention;
+class RoutingLoss;
 class StepAttention;
 
 /// Rows of a batch that are consecutive entries of one arena of one sequence.
@@ -53,8 +54,8 @@ struct Batch {
 class BatchAttention {
  public:
   /// `batch` must outlive this object. Static ranges are computed once and serve all layers with
-  /// the same rule.
-  BatchAttention(const Batch& batch, double scale);
+  /// the same rule. `routing` hears of every layer that selects; may be nullptr.
+  BatchAttention(const Batch& batch, double scale, RoutingLoss* routing = nullptr);
   ~BatchAttention();
 
   at::Tensor operator()(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
@@ -77,12 +78,14 @@ class BatchAttention {
   /// What the slice may attend in a layer: static ranges, and what its policy selects.
   VisibleSet visible_set(std::int64_t layer, const BatchSequence& sequence, const BatchSlice& slice,
                          const at::Tensor& q, const KvArenas& arenas);
+  void add_routing(std::int64_t layer, const at::Tensor& q, const at::Tensor& k);
   /// All slices in one launch; undefined if the kernels do not take them.
   at::Tensor attend_packed(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                            const at::Tensor& v);
 
   const Batch& batch_;
   double scale_;
+  RoutingLoss* routing_;
   std::vector<CachedRanges> cache_;
   std::unique_ptr<PackedAttention> packed_;
 };

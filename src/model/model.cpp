@@ -380,10 +380,12 @@ std::vector<at::Tensor> Model::Layer::under_training() const {
 at::Tensor Model::forward(const attention::Batch& batch, const ForwardOptions& options) const {
   const bool recomputes = options.recompute && at::GradMode::is_enabled();
   if (recomputes) check_can_recompute(batch);
+  if (recomputes && options.routing != nullptr)
+    core::internal_error("model: layers that are recomputed would count twice for routing");
   const RopeTable rope =
       rope_table(batch.positions, inv_freq_, config_.rope_scaling.attention_factor);
   const auto attention = std::make_shared<attention::BatchAttention>(
-      batch, 1 / std::sqrt(static_cast<double>(config_.head_dim)));
+      batch, 1 / std::sqrt(static_cast<double>(config_.head_dim)), options.routing);
   at::Tensor x = embed(batch);  // [T, hidden]
   for (std::int64_t layer_idx = 0; layer_idx < config_.num_layers; ++layer_idx) {
     const bool is_last = layer_idx + 1 == config_.num_layers;

@@ -39,6 +39,9 @@ struct ForwardOptions {
   /// checkpointing): less memory for about a third more work, the same gradients. Without grad mode
   /// it changes nothing. The batch has neither stores nor meters, and no `random` policy.
   bool recompute = false;
+  /// Collects the distance between gist scores and attention in every layer that selects; not with
+  /// `recompute`, nor with stores.
+  attention::RoutingLoss* routing = nullptr;
 };
 
 /// A decoder-only transformer of the Llama, Qwen2 or Qwen3 family with its tokenizer: immutable,

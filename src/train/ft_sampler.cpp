@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <unordered_set>
 #include <utility>
+#include <variant>
 
 #include "core/error.h"
 #include "core/text_file.h"
+#include "train/cloze.h"
 #include "train/context_cost.h"
 #include "train/facts.h"
 #include "train/permutation.h"
@@ -25,6 +28,7 @@ constexpr std::int64_t kMinRoom = 60;    // tokens that are not worth another pa
 constexpr std::int64_t kMinQuoted = 24;  // tokens of a text that is quoted from
 constexpr int kNumQuoteTries = 8;
 constexpr int kNumFacts = 4;
+constexpr std::int64_t kMaxShareMadeUp = 3;  // at most a third of a row is made up
 
 template <typename T>
 void shuffle(std::vector<T>& values, Rng& rng) {
@@ -211,40 +215,98 @@ void FtSampler::fill_with_passages(Row& row) const {
 void FtSampler::fill_with_text(Row& row) const {
   Tokens text = text_->window(row.rng.below(static_cast<std::uint32_t>(text_->num_windows())));
   text = row.fitting_prefix(std::move(text));
-  const std::vector<Fact> facts = draw_facts(kNumFacts, row.rng);
-  Tokens document = text;
-  const auto put_in = [&](std::int64_t len) {
-    Rng places = row.rng;  // the same shares of every length
-    Tokens result;
-    std::int64_t begin = 0;
-    for (int i = 0; i < kNumFacts; ++i) {
-      const std::int64_t end = len * i / kNumFacts + places.below(len / kNumFacts + 1);
-      result.insert(result.end(), text.begin() + begin, text.begin() + end);
-      const Tokens sentence = tokenizer_.encode(facts[i].sentence);
-      result.insert(result.end(), sentence.begin(), sentence.end());
-      begin = end;
-    }
-    result.insert(result.end(), text.begin() + begin, text.begin() + len);
-    return result;
-  };
-  std::int64_t len = std::ssize(text), excess = 0;
-  do {
-    document = put_in(len);
-    excess = row.document_cost(document) - row.room();
-    len -= (excess + 1) / 2;  // a token costs itself and at most one gist
-  } while (excess > 0 && len >= 0);
-  const bool has_facts = excess <= 0;
-  if (!has_facts) document = text;
-  const std::int64_t cost = row.document_cost(document);
-  row.add_document(std::move(document), cost);
-  if (has_facts) {
-    for (const Fact& fact : facts) {
-      auto suffix = make_suffix(fact.question, tokenizer_.encode(fact.answer));
-      if (suffix && std::ssize(row.suffixes) < options_.max_suffixes)
-        row.suffixes.push_back(std::move(*suffix));
-    }
+  if (options_.made_tasks == MadeTasks::numbers) {
+    fill_with_numbers(row, text);
+  } else {
+    fill_with_made_tasks(row, text);
   }
   add_quotes(row, options_.max_suffixes);
+}
+
+bool FtSampler::add_mix(Row& row, const Tokens& text, const std::vector<Tokens>& sentences,
+                        MixPlaces places, TextMix& mix) const {
+  std::int64_t len = std::ssize(text), excess = 0;
+  do {
+    mix = mix_sentences(std::span(text).first(len), sentences, places, tokenizer_, row.rng);
+    excess = row.document_cost(mix.tokens) - row.room();
+    len -= (excess + 1) / 2;  // a token costs itself and at most one gist
+  } while (excess > 0 && len >= 0);
+  const bool fits = excess <= 0;
+  if (!fits) mix = {text, {text}};
+  row.add_document(mix.tokens, row.document_cost(mix.tokens));
+  return fits;
+}
+
+void FtSampler::fill_with_numbers(Row& row, const Tokens& text) const {
+  const std::vector<Fact> facts = draw_facts(kNumFacts, row.rng);
+  std::vector<Tokens> sentences;
+  for (const Fact& fact : facts) sentences.push_back(tokenizer_.encode(fact.sentence));
+  TextMix mix;
+  if (!add_mix(row, text, sentences, MixPlaces::between_tokens, mix)) return;
+  for (const Fact& fact : facts) {
+    auto suffix = make_suffix(fact.question, tokenizer_.encode(fact.answer));
+    if (suffix && std::ssize(row.suffixes) < options_.max_suffixes)
+      row.suffixes.push_back(std::move(*suffix));
+  }
+}
+
+/// Kinds of tasks, each at most once, until the row has the questions it takes.
+void FtSampler::fill_with_made_tasks(Row& row, const Tokens& text) const {
+  using Kind = TaskMaker::Kind;
+  struct AboutText {
+    bool is_cloze;  // otherwise quotes
+  };
+  std::vector<std::variant<Kind, AboutText>> kinds = {
+      Kind::numbers, Kind::pairs, Kind::lengthy, Kind::joins, AboutText{true}, AboutText{false}};
+  shuffle(kinds, row.rng);
+  TaskMaker maker(row.rng);
+  std::vector<Tokens> sentences;
+  std::vector<Suffix> suffixes;
+  std::int64_t num_put_in = 0;
+  int num_clozes = 0, num_quotes = 0;
+  for (const auto& kind : kinds) {
+    if (std::ssize(suffixes) + num_clozes + num_quotes >= options_.max_suffixes) break;
+    if (const auto* about_text = std::get_if<AboutText>(&kind)) {
+      (about_text->is_cloze ? num_clozes : num_quotes) =
+          static_cast<int>(draw_between(2, 4, row.rng));
+      continue;
+    }
+    const MadeTask task = maker.make(std::get<Kind>(kind));
+    std::vector<Tokens> task_sentences;
+    std::int64_t num_tokens = 0;
+    for (const std::string& sentence : task.sentences)
+      num_tokens += std::ssize(task_sentences.emplace_back(tokenizer_.encode(sentence)));
+    if (num_put_in + num_tokens > row.room() / kMaxShareMadeUp) continue;
+    num_put_in += num_tokens;
+    std::ranges::move(task_sentences, std::back_inserter(sentences));
+    for (const MadeQuestion& made : task.questions)
+      if (auto suffix = make_suffix(made.question, tokenizer_.encode(made.answer)))
+        suffixes.push_back(std::move(*suffix));
+  }
+  shuffle(sentences, row.rng);
+  TextMix mix;
+  if (!add_mix(row, text, sentences, MixPlaces::between_sentences, mix)) return;
+  const auto max_made = std::max(0, options_.max_suffixes - num_clozes - num_quotes);
+  if (std::ssize(suffixes) > max_made) suffixes.resize(max_made);
+  row.suffixes = std::move(suffixes);
+  add_clozes(row, mix, num_clozes);
+}
+
+void FtSampler::add_clozes(Row& row, const TextMix& mix, int count) const {
+  std::vector<std::string> parts;
+  for (const Tokens& part : mix.parts) parts.push_back(tokenizer_.decode(part, false));
+  const std::string text = tokenizer_.decode(mix.tokens, false);
+  Cloze cloze(parts, text);
+  for (int i = 0; i < count && std::ssize(row.suffixes) < options_.max_suffixes; ++i) {
+    for (int attempt = 0; attempt < kNumQuoteTries; ++attempt) {
+      const auto made = cloze.draw(row.rng);
+      if (!made) return;
+      if (auto suffix = make_suffix(made->question, tokenizer_.encode(made->answer))) {
+        row.suffixes.push_back(std::move(*suffix));
+        break;
+      }
+    }
+  }
 }
 
 void FtSampler::add_quotes(Row& row, int count) const {

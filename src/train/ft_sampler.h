@@ -8,8 +8,10 @@
 #include "core/rng.h"
 #include "text/tokenizer.h"
 #include "train/ft_prompt.h"
+#include "train/made_tasks.h"
 #include "train/sampler.h"
 #include "train/shard.h"
+#include "train/text_mix.h"
 
 namespace gsa::train {
 
@@ -23,6 +25,7 @@ struct FtSamplerOptions {
   std::int64_t min_tokens = 1200;  ///< shortest target of those
   double distractor_rows = 0.5;    ///< share of questions whose own distractors stand in the row
   double book_rows = 0.15;         ///< share of rows that are text with facts put in; needs text
+  MadeTasks made_tasks = MadeTasks::numbers;  ///< what those facts are
 };
 
 /// Rows of selective finetuning (method §4): contexts of shuffled passages with questions about
@@ -49,6 +52,14 @@ class FtSampler : public Sampler {
   void fill_with_questions(Row& row) const;
   void fill_with_passages(Row& row) const;
   void fill_with_text(Row& row) const;
+  void fill_with_numbers(Row& row, const std::vector<std::int32_t>& text) const;
+  void fill_with_made_tasks(Row& row, const std::vector<std::int32_t>& text) const;
+  /// Adds as much of a text as the row has room for, with the sentences in it; false, and the text
+  /// alone, if they do not fit. `mix` is what was added.
+  bool add_mix(Row& row, const std::vector<std::int32_t>& text,
+               const std::vector<std::vector<std::int32_t>>& sentences, MixPlaces places,
+               TextMix& mix) const;
+  void add_clozes(Row& row, const TextMix& mix, int count) const;
   void add_quotes(Row& row, int count) const;
   std::vector<std::int64_t> questions_of(const RowRequest& request) const;
   std::optional<Suffix> make_suffix(std::string_view question,

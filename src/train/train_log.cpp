@@ -42,15 +42,16 @@ TrainLog::TrainLog(std::filesystem::path path, std::int64_t step) : path_(std::m
 }
 
 void TrainLog::add(const StepRecord& record) {
-  write(ordered_json{{"step", record.step},
-                     {"loss", record.loss},
-                     {"lr", record.lr},
-                     {"grad_norm", record.grad_norm},
-                     {"tokens_per_second", record.tokens_per_second},
-                     {"tokens", record.num_tokens},
-                     {"raw_tokens", record.num_raw},
-                     {"seconds", record.seconds}}
-            .dump());
+  ordered_json line{{"step", record.step},
+                    {"loss", record.loss},
+                    {"lr", record.lr},
+                    {"grad_norm", record.grad_norm},
+                    {"tokens_per_second", record.tokens_per_second},
+                    {"tokens", record.num_tokens},
+                    {"raw_tokens", record.num_raw},
+                    {"seconds", record.seconds}};
+  if (record.routing) line["routing"] = *record.routing;
+  write(line.dump());
 }
 
 void TrainLog::add(std::int64_t step, const Scores& scores) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,8 @@ struct StepRecord {
   std::int64_t step = 0;  ///< steps done, this one included
   double loss = 0;        ///< mean over the labels, in nats
   double lr = 0;
-  double grad_norm = 0;  ///< before clipping
+  double grad_norm = 0;           ///< before clipping
+  std::optional<double> routing;  ///< nats, without its weight; only if it is trained
   double tokens_per_second = 0;
   std::int64_t num_tokens = 0;   ///< of the run so far, gists included
   std::int64_t num_raw = 0;      ///< of the run so far, raw tokens
@@ -30,8 +32,8 @@ using Scores = std::vector<std::pair<std::string, double>>;
 std::string scores_json(const Scores& scores);
 
 /// The record of a run as JSON Lines: {"step", "loss", "lr", "grad_norm", "tokens_per_second",
-/// "tokens", "raw_tokens", "seconds"} for a step, {"step", "eval": {...}} for an evaluation. A
-/// write that fails warns once and never stops the run.
+/// "tokens", "raw_tokens", "seconds"} for a step, with "routing" if that is trained, {"step",
+/// "eval": {...}} for an evaluation. A write that fails warns once and never stops the run.
 class TrainLog {
  public:
   /// Goes on with a file after the lines of steps up to `step`; later ones, of a run that was cut

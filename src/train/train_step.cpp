@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "attention/routing_loss.h"
 #include "train/loss.h"
 
 namespace gsa::train {
@@ -31,23 +32,29 @@ TrainStep::TrainStep(TrainedModel& model, Communicator& communicator,
 TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double num_labels,
                                  std::int64_t step, double lr_factor) {
   buckets_.zero();
-  at::Tensor loss = at::zeros({}, at::TensorOptions(at::kFloat).device(model_.base()->device()));
+  at::Tensor sums = at::zeros({2}, at::TensorOptions(at::kFloat).device(model_.base()->device()));
+  at::Tensor loss = sums[0], routing_loss = sums[1];
   for (const TrainBatch& batch : batches) {
     if (&batch == &batches.back()) buckets_.expect_last_backward();
     if (batch.rows.num_labels() == 0) continue;
-    const at::Tensor part = loss_of(batch, 1 / num_labels);
-    if (part.requires_grad()) part.backward();  // not if only gists train and the rows have none
-    loss.add_(part.detach());
+    const auto [labels, routing] = losses_of(batch, 1 / num_labels);
+    at::Tensor total = labels;
+    if (routing.defined()) {
+      total = total.add(routing, options_.routing);
+      routing_loss.add_(routing.detach());
+    }
+    if (total.requires_grad()) total.backward();  // not if only gists train and the rows have none
+    loss.add_(labels.detach());
   }
   buckets_.finish();
   if (communicator_.size() > 1) {
-    communicator_.all_reduce(loss);
+    communicator_.all_reduce(sums);
     communicator_.wait();
   }
-  return {loss, optimizer_.step(step, lr_factor)};
+  return {loss, routing_loss, optimizer_.step(step, lr_factor)};
 }
 
-at::Tensor TrainStep::loss_of(const TrainBatch& batch, double scale) const {
+TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) const {
   const auto model = model_.model();
   const at::Tensor weight = TrainedModel::output_weight(*model);
   std::optional<Teacher> teacher;
@@ -62,16 +69,21 @@ at::Tensor TrainStep::loss_of(const TrainBatch& batch, double scale) const {
     const at::NoGradGuard no_grad;
     plain = model->forward(batch.plain->batch, {.rows = batch.plain->rows});
   }
+  attention::RoutingLoss routing;
   const at::Tensor hidden =
-      model->forward(batch.rows.batch, {.rows = batch.rows.rows, .recompute = options_.recompute});
+      model->forward(batch.rows.batch, {.rows = batch.rows.rows,
+                                        .recompute = options_.recompute,
+                                        .routing = options_.routing > 0 ? &routing : nullptr});
+  const double share = scale * static_cast<double>(hidden.size(0));  // of the step's labels
   at::Tensor loss =
       token_loss(hidden, weight, batch.rows.labels, scale, teacher ? &*teacher : nullptr);
   if (plain.defined()) {
-    const double share = scale * static_cast<double>(hidden.size(0));  // of the step's labels
     const at::Tensor pull = at::smooth_l1_loss(hidden.to(at::kFloat), plain.to(at::kFloat));
     loss = loss.add(pull, options_.plain_view * share);
   }
-  return loss;
+  at::Tensor mean = routing.mean();
+  if (mean.defined()) mean = mean.mul(share);
+  return {loss, mean};
 }
 
 }  // namespace gsa::train

@@ -17,6 +17,7 @@ namespace gsa::train {
 struct StepOptions {
   double distill = 0;     ///< share of the loss that is KL to the base under full attention, 0 to 1
   double plain_view = 0;  ///< weight of the smooth-L1 pull to the plain-causal view (method §4)
+  double routing = 0;     ///< weight of attention::RoutingLoss; not with `recompute`
   bool recompute = false;  ///< trade time for memory (see model::ForwardOptions)
 };
 
@@ -28,8 +29,9 @@ class TrainStep {
             const StepOptions& options);
 
   struct Result {
-    at::Tensor loss;  // scalar f32: mean over the labels of all workers
-    at::Tensor norm;  // scalar f32: of the gradient before clipping
+    at::Tensor loss;     // scalar f32: mean over the labels of all workers
+    at::Tensor routing;  // scalar f32: of all workers, without its weight and no part of `loss`
+    at::Tensor norm;     // scalar f32: of the gradient before clipping
   };
 
   /// One step over this worker's micro-batches. `num_labels`: of all micro-batches of all workers,
@@ -41,7 +43,10 @@ class TrainStep {
   const Optimizer& optimizer() const { return optimizer_; }
 
  private:
-  at::Tensor loss_of(const TrainBatch& batch, double scale) const;
+  struct Losses {
+    at::Tensor labels, routing;  // scalars; `routing` undefined: nothing selected
+  };
+  Losses losses_of(const TrainBatch& batch, double scale) const;
 
   TrainedModel& model_;
   Communicator& communicator_;

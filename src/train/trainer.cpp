@@ -144,7 +144,7 @@ bool Trainer::step(Loader& loader, bool wants_stop) {
                       state_.step + 1, state_.next_row);
   }
   const double factor = options_.schedule.factor(state_.step);
-  const auto [loss, norm] = step_.run(batches, sums[0], state_.step, factor);
+  const TrainStep::Result result = step_.run(batches, sums[0], state_.step, factor);
   state_.step += 1;
   state_.next_row = state_.step * options_.rows.rows_per_step;
   state_.num_tokens += static_cast<std::int64_t>(sums[1]);
@@ -156,11 +156,11 @@ bool Trainer::step(Loader& loader, bool wants_stop) {
   record.num_tokens = state_.num_tokens;
   record.num_raw = state_.num_raw;
   record.num_labels = static_cast<std::int64_t>(sums[0]);
-  keep_for_later(loss, norm, record);
+  keep_for_later(result, record);
   return sums[3] > 0;
 }
 
-void Trainer::keep_for_later(const at::Tensor& loss, const at::Tensor& norm, StepRecord record) {
+void Trainer::keep_for_later(const TrainStep::Result& result, StepRecord record) {
   // The clock is read where the step was handed to the device, at the same point of every step: the
   // wait for its result falls into the next one.
   read_clock();
@@ -171,9 +171,10 @@ void Trainer::keep_for_later(const at::Tensor& loss, const at::Tensor& norm, Ste
   Pending pending;
   pending.record = record;
   pending.first_row = state_.next_row - options_.rows.rows_per_step;
-  const at::Tensor values = at::stack({loss, norm});
+  const at::Tensor values = at::stack({result.loss, result.norm, result.routing});
   const at::Device device = values.device();
-  pending.values = at::empty({2}, at::TensorOptions(at::kFloat).pinned_memory(device.is_cuda()));
+  pending.values =
+      at::empty(values.sizes(), at::TensorOptions(at::kFloat).pinned_memory(device.is_cuda()));
   pending.values.copy_(values, /*non_blocking=*/true);
   if (device.is_cuda()) {
     pending.is_there.emplace(device.type());
@@ -189,6 +190,7 @@ void Trainer::settle(const Report& report) {
   StepRecord& record = pending.record;
   record.loss = pending.values.data_ptr<float>()[0];
   record.grad_norm = pending.values.data_ptr<float>()[1];
+  if (options_.step.routing > 0) record.routing = pending.values.data_ptr<float>()[2];
   const bool is_finite = std::isfinite(record.loss) && std::isfinite(record.grad_norm);
   const bool is_spike = state_.mean_loss > 0 && record.loss > state_.mean_loss + options_.max_spike;
   if (!is_finite || is_spike) {

@@ -71,12 +71,12 @@ class Trainer {
   struct Pending {
     StepRecord record;
     std::int64_t first_row = 0;
-    at::Tensor values;  // [2] f32 on the CPU: loss, norm of the gradient
+    at::Tensor values;  // [3] f32 on the CPU: loss, norm of the gradient, routing
     std::optional<c10::Event> is_there;
   };
 
   bool step(Loader& loader, bool wants_stop);
-  void keep_for_later(const at::Tensor& loss, const at::Tensor& norm, StepRecord record);
+  void keep_for_later(const TrainStep::Result& result, StepRecord record);
   void settle(const Report& report);
   void read_clock();
   void evaluate(const EvalReport& report);

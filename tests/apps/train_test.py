@@ -162,6 +162,45 @@ def test_stages_go_on_from_each_other(gsa, model, train, questions, shard, tmp_p
     assert "cpt steps=2" in info["recipe"] and "; ft steps=4" in info["recipe"]
 
 
+def test_rows_of_text(gsa, model, questions, shard, tmp_path):
+    def ft(out, *options):
+        return gsa("train", "ft", "--model", model, "--data", questions, "--out", tmp_path / out, "--steps", 2, "--rows", 2,
+                   "--row-len", 256, "--chunks", "8", "--threads", 1, "--quiet", "--json", *options)  # fmt: skip
+
+    def recipe(*options):
+        done = ft("-".join(map(str, options)).replace("--", ""), "--text", shard, *options)
+        assert done.code == 0, done.err
+        return json.loads(done.out.splitlines()[-1])["recipe"]
+
+    assert "text_rows" not in recipe() and "made_tasks" not in recipe("--made-tasks", "numbers", "--text-rows", 0.15)
+    assert " text_rows=1 made_tasks=all " in recipe("--text-rows", 1, "--made-tasks", "all")
+    for options, named in [(["--text-rows", "0.5"], "--text"), (["--made-tasks", "all"], "--text"),
+                           (["--text-rows", "1.5"], "1.5"), (["--made-tasks", "some"], "some")]:  # fmt: skip
+        done = ft("refused", *options)
+        assert done.code == USAGE and named in done.error_line()
+        assert not (tmp_path / "refused").exists()
+
+
+def test_routing(gsa, model, questions, tmp_path):
+    """Beside the answers' loss in the log, the progress and the recipe, if it is asked for; it falls."""
+
+    def run(name, *options):
+        out = tmp_path / name
+        done = gsa("train", "ft", "--model", model, "--data", questions, "--out", out, "--steps", 12, "--rows", 2, "--row-len", 128,
+                   "--chunks", "8,4-4", "--lr", 0.01, "--threads", 1, "--dtype", "f32", "--json", *options)  # fmt: skip
+        assert done.code == 0, done.err
+        return [line for line in log_lines(out) if "loss" in line], json.loads(done.out.splitlines()[-1])["recipe"], done.err
+
+    lines, recipe, err = run("with", "--routing", 4)
+    assert " routing=4 " in recipe and ", routing " in err
+    values = [line["routing"] for line in lines]
+    assert len(values) == 12 and sum(values[-4:]) < sum(values[:4])
+
+    plain, recipe, err = run("without")
+    assert "routing" not in recipe and "routing" not in err and all("routing" not in line for line in plain)
+    assert plain[0]["loss"] == lines[0]["loss"]  # of the answers alone
+
+
 def test_all_weights(gsa, model, shard, tmp_path, document):
     out = tmp_path / "run"
     done = gsa("train", "cpt", "--model", model, "--data", shard, "--out", out, "--steps", 3, "--rows", 2, "--row-len", ROW_LEN,
@@ -321,6 +360,8 @@ def test_adapter_of_other_shapes(gsa, refuse, train, models, tmp_path):
         (["--init", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--validation", "nowhere.gsa"], "nowhere.gsa"),
         (["--device", "tpu"], "tpu"),
+        (["--routing", "-1"], "--routing"),
+        (["--routing", "1", "--checkpoint-activations"], "--checkpoint-activations"),
     ],
 )
 def test_bad_options(refuse, tmp_path, options, named):

@@ -7,6 +7,7 @@
 #include "data_files.h"
 #include "support/errors.h"
 #include "support/temp_dir.h"
+#include "text/sha256.h"
 #include "train/context_cost.h"
 #include "train/cpt_sampler.h"
 #include "train/facts.h"
@@ -280,6 +281,23 @@ TEST(FtSampler, BookRowsHoldFacts) {
     }
   }
   EXPECT_EQ(num_books, 30);
+}
+
+/// The published adapter's recipe depends on them: its rows must not change.
+TEST(FtSampler, DefaultRowsAreAlwaysTheSame) {
+  const FtSampler sampler(data().qa, data().text, tokenizer());
+  text::Sha256 hash;
+  const auto add = [&](const Tokens& tokens) {
+    hash.update_u32(static_cast<std::uint32_t>(tokens.size()));
+    for (const std::int32_t id : tokens) hash.update_u32(static_cast<std::uint32_t>(id));
+  };
+  for (std::int64_t i = 0; i < 60; ++i) {
+    const std::int64_t max_tokens = i % 3 == 0 ? 400 : kRowLen;
+    const Example example = sampler.row({layout_of(i % 2 == 0 ? "8" : "4-4"), max_tokens, 7, i});
+    for (const Tokens& piece : example.pieces) add(piece);
+    for (const Suffix& suffix : example.suffixes) add(suffix.tokens);
+  }
+  EXPECT_EQ(hash.finish(), "8b33a3966fd24b2a5b4daa04b8b728a0dc5f441e623bfec95f4607551ea7a7a4");
 }
 
 TEST(FtSampler, RefusesRowsWithoutRoom) {
