@@ -151,6 +151,8 @@ class SequenceTerms {
       const BatchSlice& slice = context_slice(*rows_.sequence, static_cast<int>(level));
       const at::Tensor gists = context_rows(problem.k, slice).to(sum.scalar_type());
       gists_.push_back(gists.permute({1, 2, 0}));
+      if (level == 0 && rows_.sequence->policy->spec().route == PolicySpec::Route::both)
+        gists_.back() = gists_.back().add(mean_of_chunks(raw).transpose(1, 2));
       if (!problem.needs_grad) continue;
       grads_.push_back(at::zeros({gists.size(1), gists.size(0), gists.size(2)}, gists.options()));
       grads.push_back({slice.row, grads_.back()});
@@ -173,6 +175,14 @@ class SequenceTerms {
   }
 
  private:
+  /// Of the raw keys [n, H_kv, d]: [H_kv, chunks, d].
+  at::Tensor mean_of_chunks(const at::Tensor& raw) const {
+    const at::Tensor keys = raw.transpose(0, 1);
+    const KvArena arena{{{keys, keys, 0}}};  // values are not looked at
+    return mean_raw_keys(arena, *rows_.sequence->layout, {0, plan_.num_nodes[0]},
+                         sum_.scalar_type());
+  }
+
   /// q [H_kv, R, d]
   void add_block(const at::Tensor& q) {
     at::Tensor target = raw_target(q);
@@ -206,7 +216,7 @@ class SequenceTerms {
   const RoutingPlan& plan_;
   at::Tensor& sum_;
   at::Tensor keys_;                // [H_kv, d, len * chunks]
-  std::vector<at::Tensor> gists_;  // per level: [H_kv, d, nodes]
+  std::vector<at::Tensor> gists_;  // per level: [H_kv, d, nodes], what nodes are scored by
   std::vector<at::Tensor> grads_;  // per level: [H_kv, nodes, d]
 };
 

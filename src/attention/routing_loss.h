@@ -27,7 +27,8 @@ struct RoutingRows {
 /// head and row:
 ///   target   softmax of scale * q . k over the raw tokens of the context that the static ranges
 ///            leave out, summed over each chunk
-///   student  softmax of scale * q . k_gist over the chunks
+///   student  softmax of scale * q . k_gist over the chunks, under `route=both` of
+///            scale * q . (k_gist + mean of the chunk's raw keys)
 /// and their KL(target || student) in nats. Levels above add the targets of a node's children,
 /// normalise again (nodes without a parent have no part there), and count alike. Only gist keys get
 /// a gradient.

@@ -129,26 +129,6 @@ at::Tensor score_all(const at::Tensor& q, const at::Tensor& keys) {
       .reshape({num_queries, num_kv_heads * per_head, -1});
 }
 
-/// Mean of the raw keys of chunks [first, last): [H_kv, last - first, d] f32.
-at::Tensor mean_keys(const KvArena& raw, const Layout& layout, std::int64_t first,
-                     std::int64_t last) {
-  const Range tokens{layout.children(0, first).begin, layout.children(0, last - 1).end};
-  const at::Tensor& some = raw.spans[0].k;
-  const auto bounds = [&](std::span<const std::int64_t> all) {
-    return to_tensor(all.subspan(first, last - first), some.device());
-  };
-  const at::Tensor begin = bounds(layout.child_begins(0)), end = bounds(layout.child_ends(0));
-  const at::Tensor chunk_of_token =
-      at::arange(last - first, begin.options()).repeat_interleave(end.sub(begin), 0, tokens.size());
-  at::Tensor sums =
-      at::zeros({some.size(0), last - first, some.size(2)}, some.options().dtype(at::kFloat));
-  for (const KvSpan& span : spans_in(raw, tokens)) {
-    const at::Tensor chunks = chunk_of_token.narrow(0, span.begin - tokens.begin, span.len());
-    sums.index_add_(1, chunks, span.k.to(at::kFloat));
-  }
-  return sums.div_(end.sub(begin).view({1, -1, 1}));
-}
-
 /// Of gsa and meanpool: scores nodes by their gists, chunks perhaps by their raw keys.
 class ChunkSearch final : public SearchPolicy {
  public:
@@ -213,7 +193,8 @@ class ChunkSearch final : public SearchPolicy {
     const std::int64_t known = vectors.defined() ? vectors.size(1) : 0;
     const std::int64_t total = input.layout->num_nodes(0);
     if (known < total) {
-      at::Tensor added = mean_keys(input.arenas->raw, *input.layout, known, total);
+      at::Tensor added =
+          mean_raw_keys(input.arenas->raw, *input.layout, {known, total}, at::kFloat);
       if (spec().route == PolicySpec::Route::both) {
         for (const KvSpan& span : spans_in(input.arenas->gists[0], {known, total}))
           added.narrow(1, span.begin - known, span.len()).add_(span.k);

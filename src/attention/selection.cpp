@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "attention/key_pieces.h"
+
 namespace gsa::attention {
 namespace {
 
@@ -69,6 +71,34 @@ at::Tensor with_neighbours(const at::Tensor& chunks, PolicySpec::Unfold unfold,
                                  next.masked_fill(is_none.logical_or(next.ge(num_chunks)), -1)};
   if (unfold == PolicySpec::Unfold::both) all.push_back(chunks.sub(1).clamp_min(-1));
   return at::stack(all, -1).flatten(-2);
+}
+
+at::Tensor mean_raw_keys(const KvArena& raw, const Layout& layout, Range chunks,
+                         at::ScalarType dtype) {
+  constexpr std::int64_t kBlockTokens = 8192;  // keys that are copied at a time
+  const std::int64_t longest = layout.max_chunk_len();
+  const std::int64_t step = std::max<std::int64_t>(1, kBlockTokens / longest);
+  std::vector<at::Tensor> means;
+  for (std::int64_t first = chunks.begin; first < chunks.end; first += step) {
+    const std::int64_t count = std::min(step, chunks.end - first);
+    const Range tokens{layout.children(0, first).begin, layout.children(0, first + count - 1).end};
+    std::vector<at::Tensor> parts;
+    for (const KvSpan& span : spans_in(raw, tokens)) parts.push_back(span.k);
+    const at::Tensor keys = parts.size() == 1 ? parts[0] : at::cat(parts, 1);
+    const at::Device device = keys.device();
+    const at::Tensor begin = to_tensor(layout.child_begins(0).subspan(first, count), device),
+                     end = to_tensor(layout.child_ends(0).subspan(first, count), device);
+    // One row per place in a chunk: a sum over rows, in the same order every time.
+    const at::Tensor ids = at::arange(longest, begin.options()).unsqueeze(1).add(begin);
+    const at::Tensor places = ids.clamp_max(tokens.end - 1).sub_(tokens.begin).flatten();
+    const at::Tensor sums = keys.index_select(1, places)
+                                .to(dtype)
+                                .view({keys.size(0), longest, count, keys.size(2)})
+                                .mul(ids.lt(end).unsqueeze(-1))
+                                .sum(1);
+    means.push_back(sums.div(end.sub(begin).unsqueeze(-1)));
+  }
+  return means.size() == 1 ? means[0] : at::cat(means, 1);
 }
 
 at::Tensor selected_keys(const VisibleSet& visible, int level) {

@@ -16,6 +16,10 @@ at::Tensor sorted_unique(const at::Tensor& ids);
 at::Tensor with_neighbours(const at::Tensor& chunks, PolicySpec::Unfold unfold,
                            std::int64_t num_chunks);
 
+/// Mean of the raw keys of some chunks: [H_kv, chunks, d] of `dtype`, in which it is summed.
+at::Tensor mean_raw_keys(const KvArena& raw, const Layout& layout, Range chunks,
+                         at::ScalarType dtype);
+
 /// Host numbers as an int64 tensor `[count]` on a device.
 at::Tensor to_tensor(std::span<const std::int64_t> values, at::Device device);
 

@@ -144,6 +144,16 @@ class PlainRow {
     throw std::logic_error("no such slice");
   }
 
+  /// Under `route=both` a chunk's mean score of raw keys is added to that of its gist.
+  double node_score(int level, std::int64_t node) const {
+    const double gist = score(level, node);
+    if (level > 0 || sequence_.policy->spec().route != PolicySpec::Route::both) return gist;
+    const Range tokens = layout_.children(0, node);
+    double sum = 0;
+    for (std::int64_t j = tokens.begin; j < tokens.end; ++j) sum += score(kRawLevel, j);
+    return gist + sum / static_cast<double>(tokens.size());
+  }
+
   bool sees(std::int64_t token) const {
     for (const RangeColumn& column : ranges_.columns) {
       if (column.level == kRawLevel && column.begin[row_] <= token && token < column.end[row_])
@@ -175,7 +185,7 @@ class PlainRow {
     double total = 0, divergence = 0;
     std::vector<double> scores;
     for (std::size_t node = 0; node < target.size(); ++node)
-      total += std::exp(scores.emplace_back(score(level, static_cast<std::int64_t>(node))));
+      total += std::exp(scores.emplace_back(node_score(level, static_cast<std::int64_t>(node))));
     for (std::size_t node = 0; node < target.size(); ++node) {
       if (target[node] > 0)
         divergence += target[node] * (std::log(target[node]) - scores[node] + std::log(total));
@@ -305,7 +315,8 @@ TEST_P(Routing, IsTheSameInEveryTypeAndOnTheGpu) {
 INSTANTIATE_TEST_SUITE_P(Layouts, Routing,
                          testing::Values("gsa@4", "gsa@2-2:ratio=2:mode=group", "gsa@4-4",
                                          "gsa@3-2-2:sinks=1:local=0", "gsa@4:gists=all",
-                                         "gsa@4-2:read=full:gists=hidden", "gsa@8:local=3"));
+                                         "gsa@4-2:read=full:gists=hidden", "gsa@8:local=3",
+                                         "gsa@3:route=both", "gsa@3-2:route=both"));
 
 TEST(Routing, NodesAboveChunksThatAreSeenAnywayStayWhereTheyAre) {
   at::manual_seed(75);
