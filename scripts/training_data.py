@@ -13,11 +13,12 @@ OUT receives
 
     qa_train.jsonl    {question, answers, passages, distractors, source}: for `prepare ft`
     val_books.jsonl   {text}: 80,000 characters from a quarter into each book, for `prepare cpt`
-    hotpotqa.jsonl, squad_long.jsonl, passkey_4k.jsonl, squad_8k.jsonl, passkey_8k.jsonl
+    hotpotqa.jsonl, 2wiki.jsonl, squad_long.jsonl, passkey_4k.jsonl, squad_8k.jsonl, passkey_8k.jsonl
                       {_id, dataset, input, documents, answers, length}: evaluation sets
 
 A passage is a text, or its title, a line feed and the text. Nothing that SQuAD's or HotpotQA's
-development sets ask about is in the training file.
+development sets ask about is in the training file. Of 2WikiMultihopQA only training questions are at
+hand: 300 of them, drawn once, are for evaluation and not in the training file.
 
 Only the standard library is needed, besides the package `tokenizers` for the evaluation sets: their
 contexts are filled up to a number of tokens. The choice is drawn with a fixed seed; the token counts
@@ -39,7 +40,7 @@ OPENING = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     "<|im_end|>\n<|im_start|>user\nAnswer the questions using the passages. Give a short answer.\n"
 )
-HOTPOTQA_CONTEXT = 3500  # tokens at most
+MULTIHOP_CONTEXT = 3500  # tokens at most
 SQUAD_CONTEXTS = {"squad_long": (3350, 3500), "squad_8k": (7400, 7600)}  # enough tokens, and at most
 PASSKEY_CONTEXTS = {"passkey_4k": 3900, "passkey_8k": 7600}
 MAX_QUESTION = 40
@@ -107,9 +108,17 @@ def training_questions(folder):
     yield from swapped_questions(folder)
     yield from nq_questions(folder)
     for name in ("hotpotqa", "2wikimultihopqa", "musique"):
-        for record in read_records(folder, name + "_train"):
+        records = list(read_records(folder, name + "_train"))
+        for record in split_2wiki(records)[0] if name == "2wikimultihopqa" else records:
             passages = [passage(doc["title"], doc["text"]) for doc in record["documents"]]
             yield qa_record(record["question"], record["answers"][:1], passages, [], name)
+
+
+def split_2wiki(records):
+    """Questions to train on, and those set aside for evaluation."""
+    order = sorted(records, key=lambda record: record["id"])
+    random.Random(2).shuffle(order)
+    return order[NUM_QUESTIONS:], order[:NUM_QUESTIONS]
 
 
 def qa_record(question, answers, passages, distractors, source):
@@ -195,7 +204,7 @@ def evaluation_record(dataset, number, question, documents, answers, length):
     }
 
 
-def hotpotqa_set(questions, tokens, rng):
+def multihop_set(name, questions, tokens, rng):
     """Questions with their own ten passages, as far as those fit."""
     short = [record for record in questions if len(record["answers"][0]) < 60]
     rng.shuffle(short)
@@ -203,10 +212,10 @@ def hotpotqa_set(questions, tokens, rng):
     for record in short:
         documents = [passage(doc["title"], doc["text"]) for doc in record["documents"]]
         length = tokens.opening + sum(map(tokens.count_passage, documents))
-        if length <= HOTPOTQA_CONTEXT:
+        if length <= MULTIHOP_CONTEXT:
             chosen.append(
                 evaluation_record(
-                    "hotpotqa", len(chosen), record["question"], documents, record["answers"], length
+                    name, len(chosen), record["question"], documents, record["answers"], length
                 )
             )
         if len(chosen) == NUM_QUESTIONS:
@@ -309,14 +318,16 @@ def main():
         return
     tokens = TokenCounter(args.tokenizer)
     rng = random.Random(1)  # one for all sets, in this order
-    hotpotqa = hotpotqa_set(list(read_records(qa, "hotpotqa_dev")), tokens, rng)
-    write_records(args.out, "hotpotqa", hotpotqa)
+    hotpotqa = list(read_records(qa, "hotpotqa_dev"))
+    write_records(args.out, "hotpotqa", multihop_set("hotpotqa", hotpotqa, tokens, rng))
     squad = list(read_records(qa, "squad_v1.1_dev"))
     essays = list(read_records(os.path.join(args.data, "retrieval"), "paul_graham_essays"))
     write_records(args.out, "squad_long", squad_set("squad_long", squad, tokens, rng))
     write_records(args.out, "passkey_4k", passkey_set("passkey_4k", essays, tokens, rng))
     write_records(args.out, "squad_8k", squad_set("squad_8k", squad, tokens, rng))
     write_records(args.out, "passkey_8k", passkey_set("passkey_8k", essays, tokens, rng))
+    two_wiki = split_2wiki(list(read_records(qa, "2wikimultihopqa_train")))[1]
+    write_records(args.out, "2wiki", multihop_set("2wiki", two_wiki, tokens, rng))
 
 
 if __name__ == "__main__":
