@@ -128,11 +128,11 @@ class Chat {
 
 int run_chat(const ChatArgs& args) {
   args.generate.sampling.validate();
-  auto spec = parse_policy(args.policy.value_or(default_policy(args.model)));
+  const auto spec = parse_policy(args.policy.value_or(default_policy(args.model)));
   const auto documents = read_documents(args.documents);
   Interrupt interrupt;
   ModelSet models = ModelSet::load(args.model);
-  const auto runs = make_runs({std::move(spec)}, models);
+  const auto runs = make_runs({spec}, models);
   if (!args.is_quiet) note_untrained_gists(runs);
   engine::Session session(runs[0].model, runs[0].spec, make_session_options(args.session));
   {

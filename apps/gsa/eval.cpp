@@ -172,14 +172,15 @@ std::string command_line(const CLI::App& app) {
 class Evaluation {
  public:
   Evaluation(const EvalArgs& args, const CLI::App& app, const train::Launch& launch,
-             std::vector<attention::PolicySpec> specs, std::vector<eval::MatchTarget> targets)
+             const std::vector<attention::PolicySpec>& specs,
+             std::vector<eval::MatchTarget> targets)
       : args_(args),
         app_(app),
         launch_(launch),
         models_(ModelSet::load(args.model)),
         targets_(std::move(targets)),
-        entrants_(make_entrants(std::move(specs), targets_, models_)),
-        baseline_(find_baseline(args.baseline, entrants_)),
+        entrants_(make_entrants(specs, targets_, models_)),
+        baseline_(find_baseline(args.baseline, entrants_, models_)),
         tasks_(open_tasks(args, models_.base()->tokenizer())),
         is_talking_(!args.is_quiet && launch.rank == 0),
         progress_(is_talking_, ProgressBar::Elsewhere::writes_lines) {}
@@ -386,12 +387,12 @@ int run_eval(EvalArgs args, const CLI::App& app) {
   }
   const auto launch = train::Launch::from_environment();
   check_eval_args(args, launch.size);
-  auto specs = parse_policies(args.policies);
+  const auto specs = parse_policies(args.policies);
   auto targets = parse_targets(args.match);
   choose_gpu(launch, args.model);
   Interrupt interrupt;
   if (args.num_workers > 1 && args.model.num_threads == 0) args.model.num_threads = 1;
-  Evaluation evaluation(args, app, launch, std::move(specs), std::move(targets));
+  Evaluation evaluation(args, app, launch, specs, std::move(targets));
   try {
     return evaluation.run(interrupt);
   } catch (const Interrupted&) {

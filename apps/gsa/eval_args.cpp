@@ -76,6 +76,17 @@ bool is_to_be_matched(const attention::PolicySpec& spec,
          std::ranges::none_of(targets, is_target);
 }
 
+/// The name of an entrant that is written as POLICY or POLICY:match=TARGET.
+std::string name_in_results(const std::string& text, ModelSet& models) {
+  constexpr std::string_view mark = ":match=";
+  const std::size_t end = std::min(text.find(mark), text.size());
+  const auto runs = make_runs({parse_policy(text.substr(0, end))}, models);
+  if (end == text.size()) return eval::Entrant(runs.front()).name;
+  auto target = eval::parse_target(std::string_view(text).substr(end + mark.size()));
+  if (target.policy) target.set_model(models.for_policy(target.policy->spec));
+  return eval::Entrant(runs.front(), target.name).name;
+}
+
 /// What is written later needs a folder now.
 void check_folder(const char* option, const std::string& path) {
   const auto folder = std::filesystem::path(path).parent_path();
@@ -159,11 +170,11 @@ std::vector<eval::MatchTarget> parse_targets(const std::string& match) {
   return targets;
 }
 
-std::vector<eval::Entrant> make_entrants(std::vector<attention::PolicySpec> specs,
+std::vector<eval::Entrant> make_entrants(const std::vector<attention::PolicySpec>& specs,
                                          std::vector<eval::MatchTarget>& targets,
                                          ModelSet& models) {
   for (eval::MatchTarget& target : targets)
-    if (target.policy) target.policy->model = models.for_policy(target.policy->spec);
+    if (target.policy) target.set_model(models.for_policy(target.policy->spec));
   std::vector<eval::Entrant> entrants;
   std::set<std::string> names;
   std::size_t num_matched = 0;
@@ -172,7 +183,7 @@ std::vector<eval::Entrant> make_entrants(std::vector<attention::PolicySpec> spec
       core::input_error("policies: {} is given twice", entrant.name);
     entrants.push_back(std::move(entrant));
   };
-  for (engine::PolicyRun& run : make_runs(std::move(specs), models)) {
+  for (engine::PolicyRun& run : make_runs(specs, models)) {
     if (!targets.empty() && is_to_be_matched(run.spec, targets)) {
       for (const eval::MatchTarget& target : targets) add(eval::Entrant(run, target.name));
       num_matched += targets.size();
@@ -189,13 +200,14 @@ std::vector<eval::Entrant> make_entrants(std::vector<attention::PolicySpec> spec
   return entrants;
 }
 
-std::string find_baseline(const std::string& name, const std::vector<eval::Entrant>& entrants) {
+std::string find_baseline(const std::string& name, const std::vector<eval::Entrant>& entrants,
+                          ModelSet& models) {
   const auto is_there = [&](const std::string& some) {
     return std::ranges::find(entrants, some, &eval::Entrant::name) != entrants.end();
   };
   if (name.empty()) return is_there("full") ? "full" : "";
   if (is_there(name)) return name;
-  const std::string canonical = attention::PolicySpec::parse(name).to_string();
+  const std::string canonical = name_in_results(name, models);
   if (is_there(canonical)) return canonical;
   std::vector<std::string> known;
   for (const eval::Entrant& entrant : entrants) known.push_back(entrant.name);

@@ -48,11 +48,13 @@ std::vector<eval::MatchTarget> parse_targets(const std::string& match);
 
 /// The policies of a run: of one that is to be matched, an entrant for every target. Input error if
 /// a policy is there twice, or none is left to be matched.
-std::vector<eval::Entrant> make_entrants(std::vector<attention::PolicySpec> specs,
+std::vector<eval::Entrant> make_entrants(const std::vector<attention::PolicySpec>& specs,
                                          std::vector<eval::MatchTarget>& targets, ModelSet& models);
 
-/// The entrant that others are compared with: the one named, or full attention if it runs; empty if
-/// there is none. Input error for a name that is not among them.
-std::string find_baseline(const std::string& name, const std::vector<eval::Entrant>& entrants);
+/// The entrant that others are compared with: the one named, as users write policies or as results
+/// do, or full attention if it runs; empty if there is none. Input error for a name that is not
+/// among them.
+std::string find_baseline(const std::string& name, const std::vector<eval::Entrant>& entrants,
+                          ModelSet& models);
 
 }  // namespace gsa::apps

@@ -55,7 +55,9 @@ Json adapter_json(const model::AdapterInfo& info) {
   for (const auto target : info.lora_targets) targets.emplace_back(model::lora_target_name(target));
   return {{"name", info.name},
           {"chunk_sizes", names_of(info.chunk_sizes)},
+          {"policy_keys", info.policy_keys},
           {"gist_rows", info.num_gist_rows},
+          {"gist_input", model::gist_input_name(info.gist_input)},
           {"lora_rank", info.lora_rank},
           {"lora_alpha", info.lora_alpha},
           {"lora_targets", targets},
@@ -126,11 +128,19 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
   if (const model::AdapterInfo* adapter = model.adapter()) {
     print_line(
         "adapter",
-        fmt::format("{}: {} gist rows, LoRA rank {}, trained for chunks {}", adapter->name,
-                    adapter->num_gist_rows, adapter->lora_rank,
+        fmt::format("{}: {} gist rows{}, LoRA rank {}, trained for chunks {}", adapter->name,
+                    adapter->num_gist_rows,
+                    adapter->gist_input == model::GistInput::content
+                        ? " plus the mean of their tokens"
+                        : "",
+                    adapter->lora_rank,
                     adapter->chunk_sizes.empty()
                         ? "not told"
                         : fmt::format("{}", fmt::join(names_of(adapter->chunk_sizes), ", "))));
+    if (!adapter->policy_keys.empty()) {
+      print_line("", fmt::format("used with {}, the defaults of gsa and gist-only on it",
+                                 adapter->policy_keys));
+    }
     if (!adapter->recipe.empty()) print_line("", without_control_characters(adapter->recipe));
     if (rounding) {
       print_line("", fmt::format("folded into quantised weights, which rounds them by {:.1f} % "

@@ -86,12 +86,12 @@ InspectView inspect(engine::Session& session, const std::vector<std::string>& do
 }
 
 int run_inspect(InspectArgs args) {
-  auto spec = parse_policy(args.policy);
+  const auto spec = parse_policy(args.policy);
   const auto documents = read_documents(args.documents);
   args.question = valid_argument(args.question, "--question");
   Interrupt interrupt;
   ModelSet models = ModelSet::load(args.model);
-  const auto runs = make_runs({std::move(spec)}, models);
+  const auto runs = make_runs({spec}, models);
   if (!args.is_quiet && !args.question.empty()) note_untrained_gists(runs);
   engine::Session session(runs[0].model, runs[0].spec, make_session_options(args.session));
   const InspectView view = inspect(session, documents, args, interrupt);

@@ -67,7 +67,7 @@ ModelSet ModelSet::load(const ModelArgs& args) {
     const auto adapter = model::Adapter::load(find_adapter(file));
     set.adapted_.push_back(set.base_->with_adapter(adapter)->merged());
   }
-  engine::return_freed_memory();
+  engine::settle_memory();
   return set;
 }
 
@@ -199,13 +199,10 @@ std::vector<attention::PolicySpec> parse_policies(const std::string& policies) {
   return specs;
 }
 
-std::vector<engine::PolicyRun> make_runs(std::vector<attention::PolicySpec> specs,
+std::vector<engine::PolicyRun> make_runs(const std::vector<attention::PolicySpec>& specs,
                                          ModelSet& models) {
   std::vector<engine::PolicyRun> runs;
-  for (attention::PolicySpec& spec : specs) {
-    auto model = models.for_policy(spec);
-    runs.push_back({std::move(model), std::move(spec)});
-  }
+  for (const attention::PolicySpec& spec : specs) runs.emplace_back(models.for_policy(spec), spec);
   return runs;
 }
 

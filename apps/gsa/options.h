@@ -73,8 +73,9 @@ attention::PolicySpec parse_policy(const std::string& policy);
 /// Reads policies separated by commas; input error for one that is not known or left empty.
 std::vector<attention::PolicySpec> parse_policies(const std::string& policies);
 
-/// Policies with the models they run on, in the order given.
-std::vector<engine::PolicyRun> make_runs(std::vector<attention::PolicySpec> specs,
+/// Policies with the models they run on, in the order given; keys that were not written are those
+/// of the adapter.
+std::vector<engine::PolicyRun> make_runs(const std::vector<attention::PolicySpec>& specs,
                                          ModelSet& models);
 
 /// The policy of a run without `--policy`: gsa with an adapter, meanpool without one, because it

@@ -22,22 +22,30 @@ double default_lr(DataKind stage, train::Trained trained) {
 
 double default_gist_lr(DataKind stage, double lr) { return stage == DataKind::cpt ? 5e-3 : lr; }
 
-attention::PolicySpec parse_chunks(const std::string& text, const std::string& keys) {
-  if (text == "full") return train::row_policy({}, {});
-  return train::row_policy(attention::ChunkSizes::parse(text), keys);
-}
-
-/// Parts between commas; empty ones count.
-std::vector<std::string> split(const std::string& text) {
+/// Parts between separators; empty ones count.
+std::vector<std::string> split(const std::string& text, char separator = ',') {
   std::vector<std::string> parts(1);
   for (const char c : text) {
-    if (c == ',') {
+    if (c == separator) {
       parts.emplace_back();
     } else {
       parts.back() += c;
     }
   }
   return parts;
+}
+
+/// Chunk sizes, with keys of their own behind a colon, as 16:read=full: they win over common ones.
+attention::PolicySpec parse_chunks(const std::string& text, const std::string& common_keys) {
+  if (text == "full") return train::row_policy({}, {});
+  const std::size_t end = text.ends_with(':') ? text.size() : std::min(text.find(':'), text.size());
+  std::string keys = text.substr(std::min(end + 1, text.size()));
+  const std::string own = ":" + keys;
+  for (const std::string& part : split(common_keys, ':')) {
+    if (part.empty() || own.find(":" + part.substr(0, part.find('=')) + "=") != own.npos) continue;
+    keys += (keys.empty() ? "" : ":") + part;
+  }
+  return train::row_policy(attention::ChunkSizes::parse(text.substr(0, end)), keys);
 }
 
 std::vector<attention::PolicySpec> parse_all_chunks(const std::string& texts,
@@ -97,7 +105,8 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
   app.add_option("--eval-every", args.eval_every, "steps between scores (default: a tenth of all)")
       ->check(CLI::PositiveNumber)
       ->group(group);
-  app.add_option("--eval-chunks", args.eval_chunks, "chunk sizes that are scored; full: no gists")
+  app.add_option("--eval-chunks", args.eval_chunks,
+                 "chunk sizes that are scored, with keys as in --chunks; full: no gists")
       ->capture_default_str()
       ->group(group);
   app.add_option("--eval-windows", args.eval_windows,
@@ -139,7 +148,7 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
       ->group(group);
   app.add_option("--chunks", args.chunks,
                  "chunk sizes that rows take, as 8,16,4-4; name one more often to draw it more "
-                 "often; full: no gists")
+                 "often; keys may follow, as 16:read=full; full: no gists")
       ->capture_default_str()
       ->group(group);
   app.add_option("--mix", args.mix, "row: every row draws its chunk sizes; step: steps take turns")
@@ -158,8 +167,10 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
         ->capture_default_str()
         ->group(group);
   }
-  app.add_option("--policy-keys", args.policy_keys,
-                 "further keys of the policy gsa for rows and scores, as tokens=1024:gists=all")
+  app.add_option(
+         "--policy-keys", args.policy_keys,
+         "further keys of the policy gsa for rows and scores, as route=both:tokens=1024; those "
+         "that are no budget become defaults of the adapter")
       ->group(group);
   app.add_option("--seed", args.seed, "seed of the rows and of new weights")
       ->capture_default_str()
@@ -186,6 +197,11 @@ void add_weight_options(CLI::App& app, TrainArgs& args) {
   app.add_option("--gist-rows", args.num_gist_rows,
                  "gist embeddings; higher levels share the last (default: those of --init, or 2)")
       ->check(CLI::Range(1, 8))
+      ->group(group);
+  app.add_option("--gist-input", args.gist_input,
+                 "what a gist starts from: row (its level's embedding), or content: also the mean "
+                 "of its tokens' embeddings (default: that of --init, or row)")
+      ->check(CLI::IsMember({"row", "content"}))
       ->group(group);
   add_file_dtype_option(app, "--adapter-dtype", args.adapter_dtype, "numbers in the adapter's file")
       ->group(group);
@@ -232,9 +248,10 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
+  if (args.stage != DataKind::ft) return;
   app.add_option("--routing", args.routing,
                  "weight of the distance from a question's scores of the gists to its attention to "
-                 "their chunks under full attention; acts on rows with questions")
+                 "their chunks under full attention")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
@@ -262,9 +279,10 @@ void add_run_options(CLI::App& app, TrainArgs& args) {
   app.add_flag("--quiet", args.is_quiet, "no progress")->group(group);
 }
 
-std::string joined_policies(const std::vector<attention::PolicySpec>& policies) {
+std::string joined_policies(const std::vector<attention::PolicySpec>& policies,
+                            const std::string& keys) {
   std::vector<std::string> names;
-  for (const auto& policy : policies) names.push_back(train::row_policy_name(policy));
+  for (const auto& policy : policies) names.push_back(train::row_policy_name(policy, keys));
   return fmt::format("{}", fmt::join(names, ","));
 }
 
@@ -304,6 +322,7 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
   options.seed = args.seed;
   if (init != nullptr) {
     options.num_gist_rows = init->info.num_gist_rows;
+    options.gist_input = init->info.gist_input;
     if (!init->loras.empty()) {
       if (args.alpha > 0 && args.alpha != init->info.lora_alpha) {
         core::input_error("train: adapter '{}' has alpha {}; leave --alpha out", init->info.name,
@@ -328,6 +347,14 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
                       init->info.name, options.num_gist_rows);
   }
   if (args.num_gist_rows) options.num_gist_rows = *args.num_gist_rows;
+  if (args.gist_input) {
+    const model::GistInput input = model::parse_gist_input(*args.gist_input);
+    if (init != nullptr && input != options.gist_input) {
+      core::input_error("train: gists of adapter '{}' start from {}; leave --gist-input out",
+                        init->info.name, model::gist_input_name(options.gist_input));
+    }
+    options.gist_input = input;
+  }
   return options;
 }
 
@@ -337,10 +364,18 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
         "train: --routing does not go with --checkpoint-activations; leave one of them out, or "
         "save memory with --micro-batches");
   }
+  (void)attention::PolicySpec::trained_keys(args.policy_keys);  // rows of full attention need none
   train::TrainOptions options;
   options.out = args.out;
+  options.policy_keys = args.policy_keys;
   options.schedule = {.num_steps = args.num_steps, .warmup = args.warmup};
   options.rows.policies = parse_all_chunks(args.chunks, args.policy_keys);
+  for (const attention::PolicySpec& policy : options.rows.policies) {
+    using Route = attention::PolicySpec::Route;
+    if (args.routing > 0 && (policy.route == Route::mean || policy.route == Route::oracle))
+      core::input_error(
+          "train: --routing trains the scores of gists: give route=gist or route=both");
+  }
   options.rows.mix =
       args.mix == "row" ? train::RowPlan::Mix::drawn_per_row : train::RowPlan::Mix::cycled_per_step;
   options.rows.rows_per_step = args.rows;
@@ -382,9 +417,10 @@ train::FtSamplerOptions make_sampler_options(const TrainArgs& args) {
 
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
                         const train::ParameterOptions& parameters, at::ScalarType dtype) {
-  std::string recipe = fmt::format("{} steps={} rows={} row_len={} chunks={} mix={}",
-                                   train::data_kind_name(args.stage), args.num_steps, args.rows,
-                                   args.row_len, joined_policies(options.rows.policies), args.mix);
+  std::string recipe =
+      fmt::format("{} steps={} rows={} row_len={} chunks={} mix={}",
+                  train::data_kind_name(args.stage), args.num_steps, args.rows, args.row_len,
+                  joined_policies(options.rows.policies, args.policy_keys), args.mix);
   if (!args.policy_keys.empty()) recipe += fmt::format(" policy_keys={}", args.policy_keys);
   const TrainArgs defaults;
   if (args.text_rows != defaults.text_rows) recipe += fmt::format(" text_rows={}", args.text_rows);
@@ -398,13 +434,21 @@ std::string make_recipe(const TrainArgs& args, const train::TrainOptions& option
                     joined_targets(parameters.targets));
   }
   const train::OptimizerOptions& optimizer = options.optimizer;
-  recipe += fmt::format(" gist_rows={} lr={} gist_lr={} weight_decay={} warmup={} clip={}",
-                        parameters.num_gist_rows, optimizer.lr, optimizer.gist_lr,
-                        optimizer.weight_decay, args.warmup, args.clip);
+  recipe += fmt::format(" gist_rows={}", parameters.num_gist_rows);
+  if (parameters.gist_input != model::GistInput::row)
+    recipe += fmt::format(" gist_input={}", model::gist_input_name(parameters.gist_input));
+  recipe += fmt::format(" lr={} gist_lr={} weight_decay={} warmup={} clip={}", optimizer.lr,
+                        optimizer.gist_lr, optimizer.weight_decay, args.warmup, args.clip);
   if (args.distill > 0) recipe += fmt::format(" distill={}", args.distill);
   if (args.plain_view > 0) recipe += fmt::format(" plain_view={}", args.plain_view);
   if (args.routing > 0) recipe += fmt::format(" routing={}", args.routing);
   return recipe + fmt::format(" seed={} dtype={}", args.seed, model::dtype_name(dtype));
+}
+
+void inherit_policy_keys(TrainArgs& args, const model::Adapter& init) {
+  const std::string& keys = init.info.policy_keys;
+  if (keys.empty() || !attention::PolicySpec::trained_keys(args.policy_keys).empty()) return;
+  args.policy_keys = args.policy_keys.empty() ? keys : keys + ":" + args.policy_keys;
 }
 
 std::vector<attention::ChunkSizes> chunk_sizes_seen(const train::TrainOptions& options,

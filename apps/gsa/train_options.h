@@ -32,6 +32,7 @@ struct TrainArgs {
 
   std::string trained = "lora";
   std::optional<std::int64_t> rank, num_gist_rows;
+  std::optional<std::string> gist_input;
   double alpha = 0;
   std::optional<std::string> targets;
 
@@ -57,8 +58,8 @@ at::ScalarType parse_file_dtype(std::string_view name);
 /// Adds the options of a stage, with its defaults.
 void add_train_options(CLI::App& app, TrainArgs& args);
 
-/// What trains: rank, targets and gist rows that were not given follow from the adapter to go on
-/// from. Input error for a name that is not known.
+/// What trains: rank, targets, gist rows and gist input that were not given follow from the adapter
+/// to go on from. Input error for a name that is not known, and for what contradicts that adapter.
 train::ParameterOptions make_parameter_options(const TrainArgs& args, const model::Adapter* init);
 
 /// Everything the trainer wants to know except the recipe. Input error for chunk sizes or keys that
@@ -72,6 +73,10 @@ train::FtSamplerOptions make_sampler_options(const TrainArgs& args);
 /// a run is resumed (threads, workers, device, saving) is no part of it.
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
                         const train::ParameterOptions& parameters, at::ScalarType dtype);
+
+/// Takes the policy keys that `init` was trained for, unless the run gives some of its own (budgets
+/// aside).
+void inherit_policy_keys(TrainArgs& args, const model::Adapter& init);
 
 /// Chunk sizes that an adapter has seen: those of `init`, then new ones in order.
 std::vector<attention::ChunkSizes> chunk_sizes_seen(const train::TrainOptions& options,

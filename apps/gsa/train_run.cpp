@@ -147,6 +147,8 @@ class TrainRun {
       text::Sha256 hash;
       hash.update(core::read_file(path));
       init_digest = hash.finish();
+      inherit_policy_keys(args_, *init_);
+      options_ = make_train_options(args_);
     }
     const model::Adapter* init = init_ ? &*init_ : nullptr;
     const train::ParameterOptions parameters = make_parameter_options(args_, init);
@@ -173,6 +175,7 @@ class TrainRun {
     model::Adapter adapter = model_->adapter();
     model::AdapterInfo& info = adapter.info;
     info.chunk_sizes = chunk_sizes_seen(options_, init_ ? &*init_ : nullptr);
+    info.policy_keys = attention::PolicySpec::trained_keys(args_.policy_keys);
     info.recipe = recipe_;
     info.data_digest = data_.digest;
     if (init_ && !init_->info.recipe.empty()) info.recipe = init_->info.recipe + "; " + recipe_;
@@ -237,7 +240,7 @@ class TrainRun {
     fmt::print("{}\n", result.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
 
-  const TrainArgs& args_;
+  TrainArgs args_;
   Interrupt& interrupt_;
   train::Launch launch_;
   train::TrainOptions options_;

@@ -94,6 +94,7 @@ struct Answer {
 class Session {
  public:
   /// `policy` is NAME[@CHUNKS][:key=value]..., e.g. full, gsa@16, gsa@4-4:tokens=1024, meanpool.
+  /// Keys of gsa and gist-only that are not given are those that the adapter was trained with.
   Session(const Model& model, std::string_view policy, const SessionOptions& options = {});
   ~Session();
   Session(Session&&) noexcept;

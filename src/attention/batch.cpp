@@ -1,5 +1,6 @@
 #include "attention/batch.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
@@ -148,6 +149,7 @@ VisibleSet BatchAttention::visible_set(std::int64_t layer, const BatchSequence& 
   visible.layout = sequence.layout;
   at::Tensor scored_only;
   if (slice.is_suffix && policy.selects(layer)) {
+    const at::NoGradGuard no_grad;  // top-k is not differentiated, and policies keep what they see
     scored_only = policy.select(
         {layer, q.detach(), &arenas, sequence.layout, visible.ranges, scale_}, visible);
   }

@@ -35,6 +35,9 @@ struct BatchSequence {
   ReadMeter* meter = nullptr;  ///< counts what the suffix rows read; may be nullptr
   std::vector<BatchSlice> slices;
   StepAttention* steps = nullptr;  ///< of the same policy and store: serves suffix rows that select
+  /// Ids of the context from its first token on, at least of all that lie under the gists of
+  /// `slices`: for models whose gists start from their content.
+  std::span<const std::int64_t> raw_tokens{};
 };
 
 /// Tokens of any number of sequences packed in one row: `[T]` ids and positions. Raw tokens carry

@@ -19,7 +19,8 @@ at::Tensor new_memory(at::IntArrayRef sizes, const at::TensorOptions& options) {
       static_cast<std::size_t>(c10::multiply_integers(sizes)) * options.dtype().itemsize();
   if (!options.device().is_cpu() || bytes < core::kHugePageBytes) return at::empty(sizes, options);
   void* memory = core::allocate_huge_pages(bytes);
-  return at::from_blob(memory, sizes, core::free_huge_pages, options);
+  return at::from_blob(
+      memory, sizes, [bytes](void* freed) { core::free_huge_pages(freed, bytes); }, options);
 }
 
 template <typename T>

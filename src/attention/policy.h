@@ -3,9 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,11 +49,26 @@ struct PolicySpec {
   std::int64_t dense_layers = 0;       ///< quest: first layers that attend in full
   std::int64_t window = 0;             ///< snapkv: queries at the end of a prompt that vote
   std::optional<std::string> adapter;  ///< adapter=NAME|none; unset: the program's --adapter
+  /// Of policies that live on trained gists: keys that `with_defaults` leaves alone.
+  std::set<std::string, std::less<>> settled;
 
   /// Input error that names the bad part and what is allowed.
   static PolicySpec parse(std::string_view text);
-  /// Canonical form; parse(to_string()) gives the same spec.
+  /// Canonical form: keys that have their built-in value are left out unless they are settled.
+  /// parse(to_string()) gives the same spec.
   std::string to_string() const;
+
+  /// Of `key=value:key=value...` what gists are trained for, in canonical form: how they are used
+  /// (mode, read, gists, route, unfold, layers) and laid out (local, sinks, cut), not how much is
+  /// read. Input error for what are no keys of gsa.
+  static std::string trained_keys(std::string_view keys);
+  /// This policy on gists that were trained with such keys: these replace the built-in values of
+  /// what is not settled, if the policy takes them and they do not contradict what is. Of the
+  /// settled keys with a built-in value only those stay that would be replaced otherwise, so that
+  /// the canonical form says what these gists are used for and no more. Doing it again changes
+  /// nothing. Policies that do not live on trained gists stay as they are.
+  PolicySpec with_defaults(std::string_view keys) const;
+
   /// The given ratio, or the default: the product of chunk sizes, 8 for policies that keep tokens;
   /// 1 for full. 0 where the notion does not apply (tokens, top_p, window).
   std::int64_t nominal_ratio() const;

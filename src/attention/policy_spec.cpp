@@ -1,6 +1,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <utility>
@@ -154,6 +155,33 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return parts;
 }
 
+/// Shares of layers: 1/0.5*3/2 is 1/0.5/0.5/0.5/2.
+std::vector<double> parse_shares(std::string_view key, std::string_view value) {
+  constexpr std::int64_t kMostLayers = 4096;
+  std::vector<double> shares;
+  for (const std::string_view part : split(value, '/')) {
+    const std::size_t star = part.find('*');
+    const auto share = parse_number<double>(key, part.substr(0, star), 0.0, 1000.0);
+    const std::int64_t count =
+        star == part.npos ? 1
+                          : parse_number<std::int64_t>(key, part.substr(star + 1), 1, kMostLayers);
+    if (std::ssize(shares) + count > kMostLayers)
+      core::input_error("policy key {}: at most {} layers", key, kMostLayers);
+    shares.insert(shares.end(), count, share);
+  }
+  return shares;
+}
+
+std::string shares_text(const std::vector<double>& shares) {
+  std::string text;
+  for (std::size_t begin = 0, end = 0; begin < shares.size(); begin = end) {
+    while (end < shares.size() && shares[end] == shares[begin]) ++end;
+    text += fmt::format("{}{}", begin == 0 ? "" : "/", shares[begin]);
+    if (end - begin > 1) text += fmt::format("*{}", end - begin);
+  }
+  return text;
+}
+
 void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
   if (key == "ratio") {
     set_budget(spec,
@@ -178,8 +206,7 @@ void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
   } else if (key == "unfold") {
     spec.unfold = parse_choice(key, value, kUnfolds);
   } else if (key == "layers") {
-    for (const std::string_view share : split(value, '/'))
-      spec.layer_shares.push_back(parse_number<double>(key, share, 0.0, 1000.0));
+    spec.layer_shares = parse_shares(key, value);
   } else if (key == "local") {
     spec.layout.num_local_chunks = parse_number<std::int32_t>(key, value, 0, 1 << 30);
   } else if (key == "sinks") {
@@ -199,13 +226,29 @@ void set_key(PolicySpec& spec, std::string_view key, std::string_view value) {
   }
 }
 
+// What gists are trained for. Budgets are no part of it: how much is read is the user's choice.
+constexpr std::array<std::string_view, 9> kTrainedKeys = {
+    "mode", "read", "gists", "route", "unfold", "layers", "local", "sinks", "cut"};
+
+bool is_trained_key(std::string_view key) {
+  return std::find(kTrainedKeys.begin(), kTrainedKeys.end(), key) != kTrainedKeys.end();
+}
+
+/// Whether a policy answers from gists that an adapter trained.
+bool lives_on_gists(std::string_view name) { return name == "gsa" || name == "gist-only"; }
+
+bool takes(const Kind& kind, std::string_view key) {
+  return std::find(kind.keys.begin(), kind.keys.end(), key) != kind.keys.end();
+}
+
+std::string_view key_of(std::string_view part) { return part.substr(0, part.find('=')); }
+
 void parse_keys(PolicySpec& spec, const Kind& kind, const std::vector<std::string_view>& parts) {
   std::vector<std::string_view> seen;
   for (std::size_t i = 1; i < parts.size(); ++i) {
     const std::size_t equals = parts[i].find('=');
     const std::string_view key = parts[i].substr(0, equals);
-    const bool is_known = std::find(kind.keys.begin(), kind.keys.end(), key) != kind.keys.end();
-    if (equals == std::string_view::npos || equals + 1 == parts[i].size() || !is_known) {
+    if (equals == std::string_view::npos || equals + 1 == parts[i].size() || !takes(kind, key)) {
       core::input_error("policy {}: '{}' is no key=value it takes: use {}", kind.name, parts[i],
                         fmt::join(kind.keys, ", "));
     }
@@ -214,7 +257,19 @@ void parse_keys(PolicySpec& spec, const Kind& kind, const std::vector<std::strin
     }
     seen.push_back(key);
     set_key(spec, key, parts[i].substr(equals + 1));
+    if (lives_on_gists(spec.name) && is_trained_key(key)) spec.settled.emplace(key);
   }
+}
+
+/// What is wrong with keys that are valid one by one; empty if nothing is.
+std::string_view contradiction(const PolicySpec& spec) {
+  const bool is_plain =
+      spec.layout.chunk_sizes.num_levels() == 1 && spec.mode == PolicySpec::Mode::head;
+  if (spec.route == PolicySpec::Route::oracle && !is_plain)
+    return "route=oracle takes one chunk size and mode=head";
+  if (!spec.layer_shares.empty() && spec.budget.kind == Budget::Kind::top_p)
+    return "layers share a budget in ratio or tokens, top_p has none";
+  return {};
 }
 
 bool is_token_policy(std::string_view name) {
@@ -264,14 +319,36 @@ PolicySpec PolicySpec::parse(std::string_view text) {
   // More levels than the published two are for trees that grow with their text (method §1.5).
   spec.layout.growing_depth = spec.layout.chunk_sizes.num_levels() > 2;
   parse_keys(spec, kind, parts);
-  const bool is_plain = spec.layout.chunk_sizes.num_levels() == 1 && spec.mode == Mode::head;
-  if (spec.route == Route::oracle && !is_plain) {
-    core::input_error("policy {}: route=oracle takes one chunk size and mode=head", parts[0]);
-  }
-  if (!spec.layer_shares.empty() && spec.budget.kind == Budget::Kind::top_p)
-    core::input_error("policy {}: layers share a budget in ratio or tokens, top_p has none",
-                      parts[0]);
+  if (const auto what = contradiction(spec); !what.empty())
+    core::input_error("policy {}: {}", parts[0], what);
   return spec;
+}
+
+std::string PolicySpec::trained_keys(std::string_view keys) {
+  if (keys.empty()) return "";
+  const std::string text = parse(fmt::format("gsa:{}", keys)).to_string();
+  std::vector<std::string_view> kept = split(text, ':');
+  std::erase_if(kept, [](std::string_view part) { return !is_trained_key(key_of(part)); });
+  return fmt::format("{}", fmt::join(kept, ":"));
+}
+
+PolicySpec PolicySpec::with_defaults(std::string_view keys) const {
+  if (!lives_on_gists(name)) return *this;
+  const std::string text = trained_keys(keys);
+  PolicySpec spec = *this;
+  spec.settled.clear();
+  for (const std::string_view part : split(text, ':')) {
+    const std::string_view key = key_of(part);
+    if (!takes(find_kind(name), key)) continue;
+    if (!settled.contains(key)) {
+      PolicySpec changed = spec;
+      set_key(changed, key, part.substr(key.size() + 1));
+      if (!contradiction(changed).empty()) continue;
+      spec = std::move(changed);
+    }
+    spec.settled.emplace(key);
+  }
+  return parse(spec.to_string());  // what is said is settled
 }
 
 std::string PolicySpec::to_string() const {
@@ -288,16 +365,20 @@ std::string PolicySpec::to_string() const {
     add("tokens", budget.tokens);
   }
   if (budget.kind == Budget::Kind::top_p) add("top_p", budget.top_p);
-  if (mode != plain.mode) add("mode", choice_text(mode, kModes));
-  if (read != plain.read) add("read", choice_text(read, kReads));
-  if (gists != plain.gists) add("gists", choice_text(gists, kGists));
-  if (route != plain.route) add("route", choice_text(route, kRoutes));
-  if (unfold != plain.unfold) add("unfold", choice_text(unfold, kUnfolds));
-  if (!layer_shares.empty()) add("layers", fmt::format("{}", fmt::join(layer_shares, "/")));
-  if (layout.num_local_chunks != plain.layout.num_local_chunks)
+  const auto is_said = [&](std::string_view key, bool is_built_in) {
+    return !is_built_in || settled.contains(key);
+  };
+  if (is_said("mode", mode == plain.mode)) add("mode", choice_text(mode, kModes));
+  if (is_said("read", read == plain.read)) add("read", choice_text(read, kReads));
+  if (is_said("gists", gists == plain.gists)) add("gists", choice_text(gists, kGists));
+  if (is_said("route", route == plain.route)) add("route", choice_text(route, kRoutes));
+  if (is_said("unfold", unfold == plain.unfold)) add("unfold", choice_text(unfold, kUnfolds));
+  if (!layer_shares.empty()) add("layers", shares_text(layer_shares));
+  if (is_said("local", layout.num_local_chunks == plain.layout.num_local_chunks))
     add("local", layout.num_local_chunks);
-  if (layout.num_sinks != plain.layout.num_sinks) add("sinks", layout.num_sinks);
-  if (layout.boundary != plain.layout.boundary) add("cut", choice_text(layout.boundary, kCuts));
+  if (is_said("sinks", layout.num_sinks == plain.layout.num_sinks)) add("sinks", layout.num_sinks);
+  if (is_said("cut", layout.boundary == plain.layout.boundary))
+    add("cut", choice_text(layout.boundary, kCuts));
   if (layout.growing_depth != plain.layout.growing_depth) {
     add("grow", choice_text(layout.growing_depth, kSwitch));
   }
@@ -339,7 +420,7 @@ const Names& PolicySpec::known_keys() {
        "its true attention, which is not counted"},
       {"unfold", "with a chosen chunk: only itself (chunk), the next one too, or both neighbours"},
       {"layers",
-       "factors of the budget, one per layer, as 1/0.5/2 (1 for layers that are not named)"},
+       "factors of the budget, one per layer, as 1/0.5*3/2 (1 for layers that are not named)"},
       {"local", "last chunks that stay raw (default 1)"},
       {"sinks", "first tokens that everyone sees (default 3)"},
       {"cut", "chunks end at a word or at a fixed count: word or fixed"},
@@ -347,7 +428,10 @@ const Names& PolicySpec::known_keys() {
       {"dense", "quest: first layers that attend in full (default 2)"},
       {"window", "snapkv: tokens at the end of the prompt that vote (default 32)"},
       {"seed", "of policy random"},
-      {"adapter", "adapter file of this policy, or none"},
+      {"adapter",
+       "adapter file of this policy, or none; keys that it was trained with (gsa info) are "
+       "defaults "
+       "of gsa and gist-only"},
   };
   return keys;
 }

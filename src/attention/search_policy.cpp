@@ -261,6 +261,7 @@ class QuestSearch final : public SearchPolicy {
     return score_all(q.clamp_min(0), bounds.high).add_(score_all(q.clamp_max(0), bounds.low));
   }
   std::int64_t num_vectors(int) const override { return 2; }
+  bool scores_means(int) const override { return true; }
 
   /// Of pages [first, last).
   static Bounds bounds_of(const KvArena& raw, const Layout& layout, std::int64_t first,
@@ -314,6 +315,7 @@ class RandomSearch final : public SearchPolicy {
     return noise.to(q.device());
   }
   std::int64_t num_vectors(int) const override { return 0; }
+  bool scores_means(int) const override { return true; }
 
   core::Rng rng_;
 };

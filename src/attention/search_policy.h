@@ -30,7 +30,7 @@ class SearchPolicy : public Policy {
   /// Vectors of the size of a key that scoring a node reads, as far as they count.
   virtual std::int64_t num_vectors(int level) const = 0;
   /// Whether nodes of a level are scored by other vectors than the keys of their gists.
-  virtual bool scores_means(int level) const { return level >= 0; }
+  virtual bool scores_means(int level) const = 0;
 };
 
 /// gsa and meanpool: scores nodes by q . k_gist (method §3.1), chunks by q . mean of their raw

@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <istream>
 #include <utility>
@@ -104,6 +105,18 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+void leave_on_disk(std::span<const std::byte> bytes) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+  const std::uintptr_t begin = (address + page - 1) / page * page;
+  const std::uintptr_t end = (address + bytes.size()) / page * page;
+  if (begin >= end) return;
+  auto* const pages = reinterpret_cast<void*>(begin);
+  // Without the first, whoever reads a neighbour brings pages around it back. Both are advice.
+  (void)::madvise(pages, end - begin, MADV_RANDOM);
+  (void)::madvise(pages, end - begin, MADV_DONTNEED);
 }
 
 std::string read_file(const std::filesystem::path& path) {

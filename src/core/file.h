@@ -29,6 +29,10 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// Takes the pages that lie wholly in `bytes`, a part of a mapped file, out of memory's account:
+/// for what is hardly read again. It stays readable.
+void leave_on_disk(std::span<const std::byte> bytes);
+
 /// Reads a whole regular file or pipe. Input error if the path is missing or a directory, resource
 /// error if reading fails.
 std::string read_file(const std::filesystem::path& path);

@@ -233,12 +233,14 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
   }
   place_tensors(reader, bytes, alignment, placed);
   for (auto& entry : placed) file.tensors_.push_back(std::move(entry.tensor));
+  leave_on_disk(bytes.first(reader.offset()));  // values were copied; entries are read when a model is saved
   return file;
 }
 
 const std::filesystem::path& GgufFile::path() const { return path_; }
 const Metadata& GgufFile::metadata() const { return metadata_; }
 const std::vector<GgufEntry>& GgufFile::metadata_entries() const { return metadata_entries_; }
+std::shared_ptr<const void> GgufFile::bytes_owner() const { return file_; }
 const std::vector<GgufTensor>& GgufFile::tensors() const { return tensors_; }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const {

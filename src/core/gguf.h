@@ -48,6 +48,8 @@ class GgufFile {
   /// The same as they lie in the file, in its order.
   const std::vector<GgufEntry>& metadata_entries() const;
   const std::vector<GgufTensor>& tensors() const;
+  /// Keeps the bytes of tensors and entries alive, without the rest of this object.
+  std::shared_ptr<const void> bytes_owner() const;
 
   const GgufTensor* find_tensor(std::string_view name) const;  ///< nullptr if absent
   const GgufTensor& tensor(std::string_view name) const;       ///< input error if absent

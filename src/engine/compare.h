@@ -2,14 +2,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "attention/policy.h"
+#include "engine/policy_run.h"
 #include "engine/session.h"
-#include "model/model.h"
 
 namespace gsa::engine {
 
@@ -31,12 +29,6 @@ struct ResultRow {
   /// far, weights included, readings of other policies not. Where the system cannot reset it (see
   /// `reset_peak_memory`), since the process began.
   std::int64_t peak_memory_bytes = 0;
-};
-
-/// A policy with the model it runs on (with or without an adapter).
-struct PolicyRun {
-  std::shared_ptr<const model::Model> model;
-  attention::PolicySpec spec;
 };
 
 struct CompareOptions {

@@ -23,7 +23,10 @@ Conversation::Conversation(std::shared_ptr<const model::Model> model,
       policy_(std::move(policy)),
       layout_(reading.layout(policy_->spec().layout)),
       store_(reading.fork()),
-      num_context_(layout_.num_raw()) {
+      num_context_(layout_.num_raw()),
+      tokens_(reading.context().ids) {
+  constexpr std::size_t kSuffixTokens = 4096;  // that are fed before memory is asked for
+  tokens_.reserve(tokens_.size() + kSuffixTokens);
   policy_->follow(reading.policy());
 }
 
@@ -35,7 +38,7 @@ at::Tensor Conversation::run(std::vector<attention::BatchSlice> slices,
   const at::Device device = model_->device();
   attention::Batch batch{to_tensor(tokens, device), to_tensor(positions, device), {}};
   batch.sequences.push_back(
-      {&layout_, policy_.get(), &store_, meter, std::move(slices), step_attention()});
+      {&layout_, policy_.get(), &store_, meter, std::move(slices), step_attention(), tokens_});
   return model_->forward(batch, {rows == Rows::all ? at::Tensor() : to_tensor({}, device)});
 }
 
@@ -46,7 +49,7 @@ at::Tensor Conversation::feed_segment(std::span<const std::int64_t> tokens,
   std::vector<std::int64_t> positions(count);
   std::iota(positions.begin(), positions.end(), begin);
   at::Tensor hidden = run({{{kRawLevel, begin, count}, 0, true}}, tokens, positions, meter, rows);
-  suffix_.insert(suffix_.end(), tokens.begin(), tokens.end());
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   return hidden;
 }
 
@@ -84,7 +87,7 @@ attention::StepAttention* Conversation::step_attention() {
 at::Tensor Conversation::step(std::int64_t token, attention::ReadMeter* meter) {
   if (step_attention() == nullptr || !step_) return {};
   const at::Tensor& logits = (*step_)(token, num_raw(), *attention_, meter);
-  suffix_.push_back(token);
+  tokens_.push_back(token);
   return logits;
 }
 
@@ -115,7 +118,7 @@ at::Tensor Conversation::feed_together(std::span<Conversation* const> conversati
   }
   const at::Tensor hidden = model.forward(batch);
   for (std::size_t i = 0; i < conversations.size(); ++i)
-    conversations[i]->suffix_.push_back(tokens[i]);
+    conversations[i]->tokens_.push_back(tokens[i]);
   return model.logits(hidden).to(at::kCPU).contiguous();
 }
 
@@ -141,9 +144,9 @@ std::vector<double> Conversation::score(std::span<const std::int64_t> tokens,
 }
 
 void Conversation::fold() {
-  if (layout_.num_levels() == 0 || suffix_.empty()) return;
-  layout_.append(word_start_bytes(suffix_, model_->tokenizer().word_starts()));
-  suffix_.clear();
+  const auto suffix = std::span<const std::int64_t>(tokens_).subspan(layout_.num_raw());
+  if (layout_.num_levels() == 0 || suffix.empty()) return;
+  layout_.append(word_start_bytes(suffix, model_->tokenizer().word_starts()));
   if (!policy_->uses_gists()) return;
   std::vector<attention::BatchSlice> slices;
   std::vector<std::int64_t> positions;
@@ -156,7 +159,7 @@ void Conversation::fold() {
       positions.push_back(layout_.position(level, node));
   }
   if (slices.empty()) return;
-  // A gist's embedding comes from its level, so it needs no token.
+  // A gist's embedding comes from its level and from tokens that the sequence brings.
   run(std::move(slices), std::vector<std::int64_t>(positions.size()), positions, nullptr,
       Rows::none);
 }

@@ -84,7 +84,7 @@ class Conversation {
   attention::Layout layout_;
   attention::KvStore store_;
   std::int64_t num_context_;
-  std::vector<std::int64_t> suffix_;  // raw tokens stored behind layout_.num_raw()
+  std::vector<std::int64_t> tokens_;  // all raw tokens stored; the suffix from layout_.num_raw() on
   bool has_tried_steps_ = false;
   std::unique_ptr<attention::StepAttention> attention_;
   std::unique_ptr<model::DecodeStep> step_;  // not without attention_

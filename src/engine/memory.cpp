@@ -2,10 +2,16 @@
 
 #include <c10/core/CachingDeviceAllocator.h>
 #include <malloc.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
 #include <fstream>
+#include <sstream>
 #include <string>
+
+#include "engine/tensor_memory.h"
 
 namespace gsa::engine {
 namespace {
@@ -43,6 +49,33 @@ std::optional<std::int64_t> available_in_container() {
   return std::max<std::int64_t>(0, *limit - *used + cached);
 }
 
+/// Takes pages of programs' code out of this process's account, those of its libraries above all;
+/// they come back from the system's cache of files when they run. To start LibTorch reads four
+/// times as many pages as what follows. Mappings with pages of their own (code that was changed
+/// after it was loaded, by a debugger for instance) would lose them and are left alone.
+void release_code_pages() {
+#ifdef __linux__
+  std::ifstream mappings("/proc/self/smaps");
+  std::uintptr_t begin = 0, end = 0;
+  bool is_code = false;
+  for (std::string line; std::getline(mappings, line);) {
+    std::istringstream words(line);
+    std::string first, permissions, offset, device, inode, path;
+    words >> first;
+    if (first == "Anonymous:") {
+      std::int64_t own_kb = -1;
+      words >> own_kb;
+      if (is_code && own_kb == 0)
+        (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    } else if (!first.ends_with(':')) {  // begin-end, the first line of a mapping
+      words >> permissions >> offset >> device >> inode >> path;
+      is_code = permissions == "r-xp" && path.starts_with('/') &&
+                std::sscanf(first.c_str(), "%" SCNxPTR "-%" SCNxPTR, &begin, &end) == 2;
+    }
+  }
+#endif
+}
+
 }  // namespace
 
 std::int64_t peak_memory_bytes() { return read_proc_kb("/proc/self/status", "VmHWM").value_or(0); }
@@ -54,6 +87,7 @@ std::int64_t peak_memory_bytes(at::Device device) {
 }
 
 void keep_freed_memory() {
+  take_tensor_memory_from_malloc();
 #ifdef __GLIBC__
   // 32 MB is the most that every version takes. A threshold that is set no longer adapts itself, so
   // both are set or none.
@@ -65,6 +99,11 @@ void return_freed_memory() {
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif
+}
+
+void settle_memory() {
+  return_freed_memory();
+  release_code_pages();
 }
 
 bool reset_peak_memory() {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ranges>
 #include <span>
 #include <utility>
 
@@ -142,6 +143,24 @@ void Reading::reserve() {
     store_.reserve(level, layout_.num_nodes(level));
 }
 
+/// A context that needs several segments is cut so that tokens and the gists that end among them
+/// make about the same number of rows in all but the last: products make and keep code for every
+/// number of rows they meet.
+std::int64_t Reading::segment_end(std::int64_t begin, std::int64_t segment_len) const {
+  if (num_tokens() <= segment_len) return num_tokens();
+  const auto rows_before = [&](std::int64_t token) {
+    std::int64_t num_rows = token;
+    for (int level = 0; level < num_gist_levels(*policy_); ++level)
+      num_rows += layout_.nodes_before_raw(level, token);
+    return num_rows;
+  };
+  const std::int64_t most = rows_before(begin) + segment_len;
+  const auto ends = std::views::iota(begin + 1, std::min(begin + segment_len, num_tokens()) + 1);
+  const auto fits = [&](std::int64_t end) { return rows_before(end) <= most; };
+  const auto num_fitting = std::ranges::partition_point(ends, fits) - ends.begin();
+  return begin + std::max<std::int64_t>(1, num_fitting);
+}
+
 void Reading::run(std::int64_t segment_len, const ReadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
   const c10::InferenceMode guard;
@@ -149,10 +168,11 @@ void Reading::run(std::int64_t segment_len, const ReadProgress& progress) {
   // No hidden state of the context is wanted, only its keys and values.
   const model::ForwardOptions no_rows{
       at::empty({0}, at::TensorOptions(model_->device()).dtype(at::kLong))};
-  for (std::int64_t begin = 0; begin < num_tokens(); begin += segment_len) {
-    const std::int64_t end = std::min(begin + segment_len, num_tokens());
+  for (std::int64_t begin = 0, end = 0; begin < num_tokens(); begin = end) {
+    end = segment_end(begin, segment_len);
     attention::Batch batch;
     attention::BatchSequence sequence{&layout_, policy_.get(), &store_, nullptr, {}};
+    sequence.raw_tokens = context_.ids;
     attention::append_context(batch, sequence, std::span(context_.ids).subspan(begin, end - begin),
                               begin);
     batch.sequences.push_back(std::move(sequence));

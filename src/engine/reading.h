@@ -30,7 +30,9 @@ struct ContextTokens {
 /// share one.
 class Reading {
  public:
-  /// Reads segment by segment: memory grows with the store, not with the square of the length.
+  /// Reads segment by segment: memory grows with the store, not with the square of the length. A
+  /// segment has at most `segment_len` tokens, and in a longer context at most as many rows, gists
+  /// included.
   /// Input error for an empty context, ids outside the vocabulary and wrong piece ends; resource
   /// error, before the first step, if keys and values would not fit the memory that is free.
   static std::shared_ptr<const Reading> read(std::shared_ptr<const model::Model> model,
@@ -69,6 +71,7 @@ class Reading {
   /// Makes room in the store; resource error if there is none.
   void reserve();
   void fill_randomly(std::uint64_t seed);
+  std::int64_t segment_end(std::int64_t begin, std::int64_t segment_len) const;
   void run(std::int64_t segment_len, const ReadProgress& progress);
 
   std::shared_ptr<const model::Model> model_;

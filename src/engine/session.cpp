@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "engine/conversation.h"
 #include "engine/encode_context.h"
+#include "engine/policy_run.h"
 #include "engine/turn.h"
 
 namespace gsa::engine {
@@ -210,13 +211,14 @@ Answer Session::State::answer(std::span<const std::int64_t> prompt,
   }
 }
 
-Session::Session(std::shared_ptr<const model::Model> model, attention::PolicySpec policy,
+Session::Session(std::shared_ptr<const model::Model> model, const attention::PolicySpec& policy,
                  SessionOptions options) {
   options.validate();
   text::ChatTemplate chat_template = choose_template(options, *model);
-  attention::Layout empty_layout(policy.layout);
-  state_ = std::make_unique<State>(State{.model = std::move(model),
-                                         .policy = std::move(policy),
+  PolicyRun run(std::move(model), policy);
+  attention::Layout empty_layout(run.spec.layout);
+  state_ = std::make_unique<State>(State{.model = std::move(run.model),
+                                         .policy = std::move(run.spec),
                                          .options = std::move(options),
                                          .chat_template = std::move(chat_template),
                                          .context_layout = std::move(empty_layout)});

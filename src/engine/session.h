@@ -40,7 +40,7 @@ struct SessionOptions {
   text::Thinking thinking =
       text::Thinking::off;             ///< off: models that can think aloud answer at once
   std::optional<PromptFormat> prompt;  ///< unset: the session's own layout
-  std::int64_t segment_len = 2048;     ///< raw tokens per step of reading
+  std::int64_t segment_len = 2048;     ///< tokens per step of reading
   /// Online gisting (method §1.9): what was said is folded like the document once it exceeds
   /// `online_window` tokens or its turn is over. Without it every turn stays raw and visible.
   /// Policies without chunks ignore it.
@@ -108,8 +108,9 @@ struct Likelihood {
 /// thread at a time.
 class Session {
  public:
-  /// Input error for options out of range and for a model whose chat template is not known.
-  Session(std::shared_ptr<const model::Model> model, attention::PolicySpec policy,
+  /// The policy runs on the defaults of the model's adapter (see `PolicyRun`). Input error for
+  /// options out of range and for a model whose chat template is not known.
+  Session(std::shared_ptr<const model::Model> model, const attention::PolicySpec& policy,
           SessionOptions options = {});
   ~Session();
   Session(Session&&) noexcept;

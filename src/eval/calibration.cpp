@@ -249,6 +249,11 @@ std::string digest_of(const Task& task) {
 
 }  // namespace
 
+void MatchTarget::set_model(std::shared_ptr<const model::Model> model) {
+  policy = engine::PolicyRun(std::move(model), policy->spec);
+  name = policy->spec.to_string();
+}
+
 MatchTarget parse_target(std::string_view text) {
   MatchTarget target{std::string(text), {}, {}};
   double fraction = 0;

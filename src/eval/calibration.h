@@ -16,12 +16,16 @@ namespace gsa::eval {
 
 /// How much matched policies are to read.
 struct MatchTarget {
-  std::string name;                         ///< as the user wrote it: "gsa@16" or "0.12"
+  std::string name;                         ///< of the policy in results, or the share: "0.12"
   std::optional<double> fraction;           ///< of the keys full attention reads
   std::optional<engine::PolicyRun> policy;  ///< unset fraction: as much as this policy reads
+
+  /// Gives a policy its model, and the name it has there.
+  void set_model(std::shared_ptr<const model::Model> model);
 };
 
-/// Reads "0.12" (above 0, at most 1) or a policy. The model of a policy is left to the caller.
+/// Reads "0.12" (above 0, at most 1) or a policy. The model of a policy is left to the caller
+/// (`set_model`).
 MatchTarget parse_target(std::string_view text);
 
 /// The budget that was found for one entrant and task.

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <optional>
 
+#include "attention/policy.h"
 #include "core/error.h"
 #include "core/safetensors.h"
 #include "core/utf8.h"
@@ -22,6 +23,8 @@ using core::input_error;
 constexpr std::string_view format_name = "gsa-adapter";
 constexpr std::string_view format_version = "1";
 constexpr std::string_view gist_tensor_name = "gist_embeddings";
+constexpr std::string_view gist_input_key = "gist_input";    // absent: row
+constexpr std::string_view policy_keys_key = "policy_keys";  // absent: none
 constexpr std::int64_t max_rank = 1 << 16;
 
 std::string lora_tensor_name(std::int64_t layer, LoraTarget target, char factor) {
@@ -53,6 +56,13 @@ std::optional<LoraTarget> find_target(std::string_view name) {
   return std::nullopt;
 }
 
+std::optional<GistInput> find_gist_input(std::string_view name) {
+  for (const GistInput input : kGistInputs) {
+    if (name == gist_input_name(input)) return input;
+  }
+  return std::nullopt;
+}
+
 /// One adapter file; every error names it.
 class Reader {
  public:
@@ -76,6 +86,12 @@ class Reader {
     }
     info.recipe = metadata("recipe");
     info.data_digest = metadata("data_digest");
+    if (const std::string name = metadata(gist_input_key); !name.empty()) {
+      const auto input = find_gist_input(name);
+      if (!input) bad_metadata(gist_input_key, name);
+      info.gist_input = *input;
+    }
+    info.policy_keys = read_policy_keys();
     info.scores = metadata("scores");
     const std::string rank = metadata("lora_rank");
     info.lora_rank = parse_number<std::int64_t>(rank).value_or(-1);
@@ -130,6 +146,16 @@ class Reader {
   [[noreturn]] void bad_metadata(std::string_view key, std::string_view value) const {
     input_error("adapter: {}: metadata '{}' is '{}', which is no valid value; the file is damaged",
                 where_, key, core::printable(value));
+  }
+
+  std::string read_policy_keys() const {
+    const std::string keys = metadata(policy_keys_key);
+    try {
+      std::string known = attention::PolicySpec::trained_keys(keys);
+      if (std::ranges::count(known, '=') == std::ranges::count(keys, '=')) return known;
+    } catch (const Error&) {  // speaks of a policy, not of this file
+    }
+    bad_metadata(policy_keys_key, keys);
   }
 
   /// `layers.N.TARGET.lora_A` or `lora_B`.
@@ -224,6 +250,15 @@ std::string_view lora_target_name(LoraTarget target) {
   core::internal_error("adapter: unknown target {}", static_cast<int>(target));
 }
 
+std::string_view gist_input_name(GistInput input) {
+  return input == GistInput::row ? "row" : "content";
+}
+
+GistInput parse_gist_input(std::string_view name) {
+  if (const auto input = find_gist_input(name)) return *input;
+  input_error("adapter: gists cannot start from '{}': choose row or content", name);
+}
+
 std::pair<std::int64_t, std::int64_t> lora_target_shape(const ModelConfig& config,
                                                         LoraTarget target) {
   switch (target) {
@@ -287,17 +322,20 @@ void Adapter::save(const std::filesystem::path& path, at::ScalarType dtype) cons
     add(lora_tensor_name(key.first, key.second, 'A'), factors.a);
     add(lora_tensor_name(key.first, key.second, 'B'), factors.b);
   }
-  core::write_safetensors(path, tensors,
-                          {{"format", std::string(format_name)},
-                           {"format_version", std::string(format_version)},
-                           {"base_fingerprint", info.base_fingerprint},
-                           {"chunk_sizes", joined_chunk_sizes(info)},
-                           {"lora_rank", fmt::format("{}", info.lora_rank)},
-                           {"lora_alpha", fmt::format("{}", info.lora_alpha)},
-                           {"lora_targets", joined_targets(info)},
-                           {"recipe", info.recipe},
-                           {"data_digest", info.data_digest},
-                           {"scores", info.scores}});
+  std::map<std::string, std::string> metadata = {{"format", std::string(format_name)},
+                                                 {"format_version", std::string(format_version)},
+                                                 {"base_fingerprint", info.base_fingerprint},
+                                                 {"chunk_sizes", joined_chunk_sizes(info)},
+                                                 {"lora_rank", fmt::format("{}", info.lora_rank)},
+                                                 {"lora_alpha", fmt::format("{}", info.lora_alpha)},
+                                                 {"lora_targets", joined_targets(info)},
+                                                 {"recipe", info.recipe},
+                                                 {"data_digest", info.data_digest},
+                                                 {"scores", info.scores}};
+  if (info.gist_input != GistInput::row)
+    metadata.emplace(gist_input_key, gist_input_name(info.gist_input));
+  if (!info.policy_keys.empty()) metadata.emplace(policy_keys_key, info.policy_keys);
+  core::write_safetensors(path, tensors, metadata);
 }
 
 }  // namespace gsa::model

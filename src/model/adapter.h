@@ -27,15 +27,30 @@ std::string_view lora_target_name(LoraTarget target);
 std::pair<std::int64_t, std::int64_t> lora_target_shape(const ModelConfig& config,
                                                         LoraTarget target);
 
+/// What a gist of level l starts from, in the embeddings that go into the first layer.
+enum class GistInput {
+  row,      ///< the learned row of its level
+  content,  ///< the same plus the mean embedding of all raw tokens under it
+};
+inline constexpr std::array kGistInputs = {GistInput::row, GistInput::content};
+
+/// row, content
+std::string_view gist_input_name(GistInput input);
+/// Input error for other names.
+GistInput parse_gist_input(std::string_view name);
+
 /// What an adapter says about itself.
 struct AdapterInfo {
   std::string name;  ///< file name without folder and ending; empty if it was not loaded from one
   std::string base_fingerprint;                    ///< of the model it was trained on
   std::vector<attention::ChunkSizes> chunk_sizes;  ///< seen in training; empty: not told
   std::int64_t num_gist_rows = 0;                  ///< rows of the gist embeddings
-  std::int64_t lora_rank = 0;                      ///< 0: gist embeddings only
-  double lora_alpha = 0;                           ///< updates are scaled by alpha / rank
+  GistInput gist_input = GistInput::row;
+  std::int64_t lora_rank = 0;  ///< 0: gist embeddings only
+  double lora_alpha = 0;       ///< updates are scaled by alpha / rank
   std::vector<LoraTarget> lora_targets;
+  /// How its gists are used, for `PolicySpec::with_defaults`; empty: not told.
+  std::string policy_keys;
   std::string recipe;       ///< free text: how it was trained
   std::string data_digest;  ///< of the data it was trained on, one per stage; may be empty
   std::string scores;       ///< what it reached, as JSON; may be empty

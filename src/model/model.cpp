@@ -16,6 +16,7 @@
 #include "core/safetensors.h"
 #include "model/cpu_rows.h"
 #include "model/fingerprint.h"
+#include "model/gist_content.h"
 #include "model/recompute.h"
 #include "model/swiglu.h"
 
@@ -314,30 +315,41 @@ at::Tensor Model::norm(const at::Tensor& x, const at::Tensor& weight) const {
   return at::rms_norm(x, weight.sizes(), weight, config_.rms_eps);
 }
 
+at::Tensor Model::embed_tokens(const at::Tensor& tokens) const {
+  return embedding_.packed() ? embedding_.packed()->rows(tokens, dtype_)
+                             : at::embedding(embedding_.weight(), tokens);
+}
+
+at::Tensor Model::embed_gists(const attention::BatchSequence& sequence,
+                              const attention::QuerySlice& gists) const {
+  const std::int64_t row_idx = std::min<std::int64_t>(gists.level, gist_embeddings_.size(0) - 1);
+  const at::Tensor row = gist_embeddings_.narrow(0, row_idx, 1).to(dtype());
+  if (gist_input() == GistInput::row || gists.count == 0)
+    return row.expand({gists.count, config_.hidden});
+  const auto look_up = [this](const at::Tensor& tokens) { return embed_tokens(tokens); };
+  return content_means(*sequence.layout, gists, sequence.raw_tokens, look_up, device())
+      .add(row)
+      .to(dtype());
+}
+
 at::Tensor Model::embed(const attention::Batch& batch) const {
-  const auto look_up = [&](const at::Tensor& tokens) {
-    return embedding_.packed() ? embedding_.packed()->rows(tokens, dtype_)
-                               : at::embedding(embedding_.weight(), tokens);
-  };
-  if (!has_gists(batch)) return look_up(batch.tokens);
+  if (!has_gists(batch)) return embed_tokens(batch.tokens);
   std::vector<at::Tensor> parts;  // in the order of the rows
   for (const attention::BatchSequence& sequence : batch.sequences) {
     for (const attention::BatchSlice& slice : sequence.slices) {
       const auto& [level, begin, count, branch_begins] = slice.entries;
       if (level == attention::kRawLevel) {
-        parts.push_back(look_up(batch.tokens.narrow(0, slice.row, count)));
+        parts.push_back(embed_tokens(batch.tokens.narrow(0, slice.row, count)));
       } else {
-        const std::int64_t row = std::min<std::int64_t>(level, gist_embeddings_.size(0) - 1);
-        parts.push_back(
-            gist_embeddings_.narrow(0, row, 1).to(dtype()).expand({count, config_.hidden}));
+        parts.push_back(embed_gists(sequence, slice.entries));
       }
     }
   }
   return at::cat(parts);
 }
 
-at::Tensor Model::run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTable& rope,
-                            attention::BatchAttention& attention, const at::Tensor& rows) const {
+at::Tensor Model::attend(std::int64_t layer_idx, const at::Tensor& x, const RopeTable& rope,
+                         attention::BatchAttention& attention) const {
   const Layer& layer = layers_[static_cast<std::size_t>(layer_idx)];
   const std::int64_t num_q = config_.num_heads;
   const std::int64_t num_kv = config_.num_kv_heads;
@@ -348,16 +360,26 @@ at::Tensor Model::run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTabl
     const auto parts = heads.split_with_sizes({num_q, num_kv, num_kv}, 1);
     heads = at::cat({norm(parts[0], layer.q_norm), norm(parts[1], layer.k_norm), parts[2]}, 1);
   }
-  const auto qkv =
-      apply_rope(heads, rope, num_q + num_kv).split_with_sizes({num_q, num_kv, num_kv}, 1);
-  at::Tensor attended = attention(layer_idx, qkv[0], qkv[1], qkv[2]);  // [T, H, d]
+  heads = apply_rope(heads, rope, num_q + num_kv);
+  const auto qkv = heads.split_with_sizes({num_q, num_kv, num_kv}, 1);
+  return attention(layer_idx, qkv[0], qkv[1], qkv[2]);
+}
+
+at::Tensor Model::run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTable& rope,
+                            attention::BatchAttention& attention, const at::Tensor& rows) const {
+  const Layer& layer = layers_[static_cast<std::size_t>(layer_idx)];
+  at::Tensor attended = attend(layer_idx, x, rope, attention);  // [T, H, d]
   if (rows.defined()) {
     attended = attended.index_select(0, rows);
     x = x.index_select(0, rows);
   }
   x = layer.o(attended.flatten(1)).add_(x);
+  attended.reset();
 
-  return layer.down(swiglu(layer.gate_up(norm(x, layer.mlp_norm)))).add_(x);
+  // One statement each: what is no longer needed makes room for what comes.
+  at::Tensor hidden = layer.gate_up(norm(x, layer.mlp_norm));
+  hidden = swiglu(hidden);
+  return layer.down(hidden).add_(x);
 }
 
 std::vector<at::Tensor> Model::Layer::under_training() const {

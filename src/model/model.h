@@ -77,6 +77,8 @@ class Model : public std::enable_shared_from_this<Model> {
       const std::function<at::Tensor(const at::Tensor&)>& replace) const;
   /// nullptr without an adapter.
   const AdapterInfo* adapter() const { return adapter_ ? &*adapter_ : nullptr; }
+  /// As its adapter says; rows without one.
+  GistInput gist_input() const { return adapter_ ? adapter_->gist_input : GistInput::row; }
 
   /// This model with its adapter's updates in the weights (`Linear::merged`): what inference runs.
   /// Itself without an adapter.
@@ -126,6 +128,12 @@ class Model : public std::enable_shared_from_this<Model> {
   std::pair<Linear*, std::int64_t> projection(std::int64_t layer_idx, LoraTarget target);
 
   at::Tensor embed(const attention::Batch& batch) const;
+  at::Tensor embed_tokens(const at::Tensor& tokens) const;
+  at::Tensor embed_gists(const attention::BatchSequence& sequence,
+                         const attention::QuerySlice& gists) const;
+  /// What the heads of a layer read for rows [T, hidden]: [T, H, d].
+  at::Tensor attend(std::int64_t layer_idx, const at::Tensor& x, const RopeTable& rope,
+                    attention::BatchAttention& attention) const;
   at::Tensor run_layer(std::int64_t layer_idx, at::Tensor x, const RopeTable& rope,
                        attention::BatchAttention& attention, const at::Tensor& rows) const;
   at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;

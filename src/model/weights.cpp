@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/gguf.h"
 #include "core/safetensors.h"
 #include "core/utf8.h"
@@ -140,7 +141,8 @@ std::string_view safetensors_dtype(at::ScalarType type) {
 WeightFile WeightFile::from_gguf(std::shared_ptr<const core::GgufFile> file,
                                  const ModelConfig& config, at::ScalarType dtype, at::Device device,
                                  MatrixForm form) {
-  WeightFile weights(file->path().string(), file, dtype, device);
+  // Names and vocabulary need not stay as long as weights that are used as they lie in the file.
+  WeightFile weights(file->path().string(), file->bytes_owner(), dtype, device);
   weights.form_ = form;
   for (const core::GgufTensor& tensor : file->tensors()) {
     const std::string name = hugging_face_name(tensor.name);
@@ -217,6 +219,7 @@ std::shared_ptr<const PackedMatrix> WeightFile::pack(std::initializer_list<Part>
         std::memcpy(copy.data() + row * row_len, data + from * row_len, row_len);
       }
       data = copy.data();
+      core::leave_on_disk(tensor.data);
     }
     views.push_back({tensor.type, data, part.num_rows, tensor.shape[1]});
   }

@@ -29,7 +29,8 @@ struct MadeTask {
 };
 
 /// Makes up the tasks of one text, each answered by what it makes up alone: no two are about the
-/// same name or key. Phrasings and names are others than those of the evaluation's generated tasks.
+/// same person, and the keys of a list differ. Phrasings and names are others than those of the
+/// evaluation's generated tasks.
 class TaskMaker {
  public:
   enum class Kind {

@@ -105,6 +105,7 @@ TrainedModel::TrainedModel(std::shared_ptr<const model::Model> base,
   adapter_.gist_embeddings = leaf(initial_gists(*base_, options_, init), base_->device());
   adapter_.info.base_fingerprint = base_->fingerprint();
   adapter_.info.num_gist_rows = adapter_.gist_embeddings.size(0);
+  adapter_.info.gist_input = init != nullptr ? init->info.gist_input : options_.gist_input;
   parameters_.push_back({"gist_embeddings", adapter_.gist_embeddings, Parameter::Kind::gist});
   if (options_.trained == Trained::full) {
     make_base_weights();

@@ -30,6 +30,7 @@ struct ParameterOptions {
   double alpha = 0;  ///< updates are scaled by alpha / rank; 0: by 1
   std::vector<model::LoraTarget> targets{model::kLoraTargets.begin(), model::kLoraTargets.end()};
   std::int64_t num_gist_rows = 2;  ///< a level above the last row shares it
+  model::GistInput gist_input = model::GistInput::row;
   std::uint64_t seed = 0;
 };
 
@@ -47,9 +48,9 @@ struct Parameter {
 /// B = 0, gist rows at the mean of the embedding.
 class TrainedModel {
  public:
-  /// Starts from the adapter `init`, if there is one. Input error if it belongs to another base, or
-  /// its LoRA has another rank or other targets than the options, misses a layer, or would be lost
-  /// (full). The weights of `base` are copied where they train.
+  /// Starts from the adapter `init`, if there is one, with its gist rows and input. Input error if
+  /// it belongs to another base, or its LoRA has another rank or other targets than the options,
+  /// misses a layer, or would be lost (full). The weights of `base` are copied where they train.
   TrainedModel(std::shared_ptr<const model::Model> base, const ParameterOptions& options,
                const model::Adapter* init = nullptr);
 

@@ -52,6 +52,7 @@ class Packer {
       add_suffixes(example, sequence);
     }
     result_.num_raw += static_cast<std::int64_t>(raw.size());
+    sequence.raw_tokens = result_.contexts.emplace_back(std::move(raw));
     result_.batch.sequences.push_back(std::move(sequence));
     result_.layouts.push_back(std::move(layout));
     result_.policies.push_back(std::move(policy));
@@ -149,9 +150,19 @@ attention::PolicySpec row_policy(const attention::ChunkSizes& chunk_sizes, std::
   return attention::PolicySpec::parse(text);
 }
 
-std::string row_policy_name(const attention::PolicySpec& policy) {
+std::string row_policy_name(const attention::PolicySpec& policy, std::string_view common_keys) {
   const attention::ChunkSizes& sizes = policy.layout.chunk_sizes;
-  return sizes.sizes.empty() ? "full" : sizes.to_string();
+  if (sizes.sizes.empty()) return "full";
+  const std::string text = policy.to_string() + ":";
+  const std::string common = row_policy(sizes, common_keys).to_string() + ":";
+  std::string name = sizes.to_string();
+  for (std::size_t begin = text.find(':'); begin + 1 < text.size();) {
+    const std::size_t end = text.find(':', begin + 1);
+    const std::string key = text.substr(begin, end - begin);
+    if (common.find(key + ":") == common.npos) name += key;
+    begin = end;
+  }
+  return name;
 }
 
 void PackedRows::to(at::Device device) {

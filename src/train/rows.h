@@ -21,8 +21,9 @@ namespace gsa::train {
 /// none.
 attention::PolicySpec row_policy(const attention::ChunkSizes& chunk_sizes, std::string_view keys);
 
-/// The chunk sizes of such a policy as the user writes them: `16`, `4-4`, or `full` without gists.
-std::string row_policy_name(const attention::PolicySpec& policy);
+/// Such a policy as the user writes it, without keys that all have: its chunk sizes and keys of its
+/// own, as `16`, `4-4` or `16:read=full`, or `full` without gists.
+std::string row_policy_name(const attention::PolicySpec& policy, std::string_view common_keys);
 
 /// Some training rows as one batch, with the rows that have a label, and everything the batch
 /// points to. Keep it until backward has run.
@@ -34,6 +35,7 @@ struct PackedRows {
 
   std::vector<std::unique_ptr<attention::Layout>> layouts;
   std::vector<std::unique_ptr<attention::Policy>> policies;
+  std::vector<std::vector<std::int64_t>> contexts;  // raw ids
 
   std::int64_t num_tokens() const { return batch.num_rows(); }  ///< raw tokens and gists
   std::int64_t num_labels() const { return labels.size(0); }

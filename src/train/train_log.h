@@ -25,7 +25,7 @@ struct StepRecord {
   std::int64_t num_labels = 0;   ///< of this step
 };
 
-/// Mean losses by chunk sizes ("full", "8", "4-4").
+/// Mean losses by chunk sizes, with keys that not all have ("full", "8", "8:read=full").
 using Scores = std::vector<std::pair<std::string, double>>;
 
 /// {"full": 3.35, "8": 3.58}

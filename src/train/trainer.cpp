@@ -219,7 +219,7 @@ void Trainer::evaluate(const EvalReport& report) {
     std::array<double, 2> sums = {loss.sum, static_cast<double>(loss.num_labels)};
     communicator_.sum(sums);
     const LabelLoss all{sums[0], static_cast<std::int64_t>(sums[1])};
-    scores_.emplace_back(row_policy_name(policy), all.mean());
+    scores_.emplace_back(row_policy_name(policy, options_.policy_keys), all.mean());
   }
   scored_step_ = state_.step;
   begin_ += now() - begin;  // no part of the time spent training

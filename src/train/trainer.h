@@ -35,6 +35,7 @@ struct TrainOptions {
   double save_minutes = 5;      ///< between checkpoints; 0: one after every step
   std::int64_t eval_every = 0;  ///< steps; 0: never
   std::vector<attention::PolicySpec> eval_policies;
+  std::string policy_keys;  ///< that all policies have, left out of the names of scores
   EvalOptions eval;
   int num_loader_threads = 2;
   std::string recipe;  ///< of this run, for its checkpoints

@@ -196,9 +196,163 @@ def test_routing(gsa, model, questions, tmp_path):
     values = [line["routing"] for line in lines]
     assert len(values) == 12 and sum(values[-4:]) < sum(values[:4])
 
+    for options, named in [(["--checkpoint-activations"], "--checkpoint-activations"), (["--policy-keys", "route=mean"], "route=both")]:
+        done = gsa("train", "ft", "--model", model, "--data", questions, "--out", tmp_path / "no", "--routing", 1, *options)
+        assert done.code == USAGE and named in done.error_line()
+
     plain, recipe, err = run("without")
     assert "routing" not in recipe and "routing" not in err and all("routing" not in line for line in plain)
     assert plain[0]["loss"] == lines[0]["loss"]  # of the answers alone
+
+
+def test_layers(gsa, model, questions, train, tmp_path):
+    """Gains of every layer but the first, and the best budget as a key that a policy takes."""
+    train(tmp_path / "run")
+    options = ["--model", model, "--adapter", tmp_path / "run/adapter.safetensors", "--data", questions, "--row-len", 128,
+               "--chunks", "8,4-4", "--threads", 1, "--dtype", "f32"]  # fmt: skip
+    done = gsa("train", "layers", *options, "--rows", 3, "--policy-keys", "route=both", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    num_layers = len(found["gains"])
+    assert found["gains"][0] == 0 and num_layers > 1
+    assert found["layers"] is None or found["layers"].startswith("layers=1/")
+    for candidate in found["candidates"]:
+        shares = []
+        for part in candidate["layers"].removeprefix("layers=").split("/"):
+            share, _, count = part.partition("*")
+            shares += [float(share)] * int(count or 1)
+        assert len(shares) == num_layers and abs(sum(shares) - num_layers) < 0.01 * num_layers
+
+    done = gsa("train", "layers", *options, "--rows", 1)
+    assert done.code == 0 and "gain" in done.out and "layers favoured" in done.out
+
+    assert found["policies"] == ["gsa@8:route=both", "gsa@4-4:route=both"]
+    assert "--adapter" in gsa("train", "layers", "--model", model, "--data", questions).err
+    assert "--dtype" in gsa("train", "layers", *options, "--dtype", "file").err
+    for keys, named in [("layers=1/2", "leave layers= out"), ("top_p=0.5", "top_p has none"), ("route=best", "route=best")]:
+        done = gsa("train", "layers", *options, "--policy-keys", keys)
+        assert done.code == USAGE and named in done.err and done.err.count("\n") == 1
+
+
+def test_gists_that_start_from_their_content(gsa, model, arguments, train, refuse, questions, tmp_path, document):
+    """What training chose stays with the adapter, through stages, answers and merging."""
+    from safetensors import safe_open
+
+    plain = train(tmp_path / "row", steps=2)
+    assert train(tmp_path / "same", "--gist-input", "row", steps=2) == plain and b"gist_input" not in plain
+    train(tmp_path / "cpt", "--gist-input", "content", steps=2)
+    adapter = tmp_path / "cpt" / "adapter.safetensors"
+    with safe_open(adapter, "pt") as file:
+        assert file.metadata()["gist_input"] == "content" and " gist_input=content " in file.metadata()["recipe"]
+
+    def described(adapter, base=model):
+        info = gsa("info", "--model", base, "--adapter", adapter, "--json").json()["adapter"]
+        return info["gist_input"]
+
+    def answer(adapter, base=model):
+        done = gsa("ask", "--model", base, "--adapter", adapter, "--policy", "gsa@4", "--doc", document, "--question", "Who?",
+                   "--max-tokens", 8, "--dtype", "f32", "--quiet")  # fmt: skip
+        assert done.code == 0, done.err
+        return done.out
+
+    assert described(adapter) == "content" and described(tmp_path / "row" / "adapter.safetensors") == "row"
+    assert "plus the mean of their tokens" in gsa("info", "--model", model, "--adapter", adapter).out
+
+    done = gsa("train", "ft", "--model", model, "--data", questions, "--init", adapter, "--out", tmp_path / "ft", "--steps", 2,
+               "--rows", 2, "--row-len", 256, "--chunks", "8,4-4", "--threads", 1, "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    assert described(tmp_path / "ft" / "adapter.safetensors") == "content"
+    answer(tmp_path / "ft" / "adapter.safetensors")
+    assert "start from content" in refuse(tmp_path / "next", "--init", adapter, "--gist-input", "row")
+    assert "start from row" in refuse(tmp_path / "next", "--init", tmp_path / "row" / "adapter.safetensors", "--gist-input", "content")
+
+    merged = gsa("train", "merge", "--model", model, "--adapter", adapter, "--out", tmp_path / "merged.gguf", "--dtype", "f32")
+    merged_model, gists = merged.out.splitlines()
+    assert described(gists, merged_model) == "content" and answer(gists, merged_model) == answer(adapter)
+
+    done = gsa(*arguments(tmp_path / "full", "--train", "full", "--gist-input", "content", "--quiet", "--json", steps=2))
+    assert done.code == 0, done.err
+    full_model, gists = json.loads(done.out.splitlines()[-1])["files"]
+    assert described(gists, full_model) == "content"
+    answer(gists, full_model)
+
+
+def test_policy_keys_become_defaults(gsa, model, shard, train, tmp_path, document):
+    """Whoever asks under gsa@8 gets what its adapter was trained for, and results say so."""
+    train(tmp_path / "run", "--policy-keys", "tokens=16:layers=1/0.5:route=both", steps=2)
+    adapter = tmp_path / "run" / "adapter.safetensors"
+    options = ["--model", model, "--adapter", adapter]
+    assert gsa("info", *options, "--json").json()["adapter"]["policy_keys"] == "route=both:layers=1/0.5"
+    assert "route=both:layers=1/0.5" in gsa("info", *options).out
+
+    resolved = "gsa@8:route=both:layers=1/0.5"
+    ask = ["ask", *options, "--doc", document, "--question", "Who?", "--max-tokens", 4]
+    policies = "gsa@8,gsa@8:layers=1:route=gist,gsa@8:tokens=16,full,gsa@8:route=gist:adapter=none"
+    ran = [row["policy"] for row in gsa(*ask, "--compare", policies, "--json").json()["results"]]
+    assert ran == [resolved, "gsa@8:route=gist:layers=1", "gsa@8:tokens=16:route=both:layers=1/0.5", "full", "gsa@8:adapter=none"]
+    assert gsa(*ask, "--policy", "gsa@8", "--json").json()["results"][0]["policy"] == resolved
+    assert resolved in gsa(*ask, "--policy", "gsa@8").err
+    question = ["--doc", document, "--question", "Who?"]
+    assert gsa("inspect", *options, *question, "--policy", "gsa@8", "--json").json()["policy"] == resolved
+    bench = gsa("bench", "decode", *options, "--context", 64, "--reps", 1, "--tokens", 2, "--policies", "gsa@8", "--json").json()
+    assert bench["results"][0]["policy"] == resolved
+
+    train(tmp_path / "next", "--init", adapter, steps=2)
+    train(tmp_path / "other", "--init", adapter, "--policy-keys", "unfold=next", steps=2)
+    for run, keys in [("next", "route=both:layers=1/0.5"), ("other", "unfold=next")]:
+        info = gsa("info", "--model", model, "--adapter", tmp_path / run / "adapter.safetensors", "--json").json()
+        assert info["adapter"]["policy_keys"] == keys
+        assert info["adapter"]["recipe"].split("; ")[1].count(f" policy_keys={keys} ") == 1  # its rows had them
+    merged = tmp_path / "merged.gguf"
+    gists = gsa("train", "merge", *options, "--out", merged).out.splitlines()[1]
+    assert gsa("info", "--model", merged, "--adapter", gists, "--json").json()["adapter"]["policy_keys"] == "route=both:layers=1/0.5"
+
+
+def test_evaluations_name_what_ran(gsa, model, make_trained, tmp_path):
+    adapter = make_trained("route=both")
+    task, records = tmp_path / "foxes.jsonl", tmp_path / "records.jsonl"
+    task.write_text("".join(json.dumps({"_id": str(i), "input": "Who?", "context": FOX * 14, "answers": ["fox"]}) + "\n" for i in range(4)))
+    command = ["eval", "--model", model, "--adapter", adapter, "--tasks", task, "--records", records, "--max-tokens", 2, "--json",
+               "--policies", "gsa@8,gsa@8:route=gist,streaming", "--match", "gsa@8", "--calibration-items", 1]  # fmt: skip
+    result = gsa(*command, "--baseline", "streaming:match=gsa@8").json()
+    names = {"gsa@8:route=both", "gsa@8:route=gist:match=gsa@8:route=both", "streaming:match=gsa@8:route=both"}
+    assert {row["policy"] for row in result["results"]} == names
+    assert {json.loads(line)["policy"] for line in records.read_text().splitlines()[1:]} == names
+    assert {row["baseline"] for row in result["comparisons"]} == {"streaming:match=gsa@8:route=both"}
+    again = gsa(*command, "--baseline", "gsa@8").json()
+    assert again["results"] == result["results"]
+    assert {row["baseline"] for row in again["comparisons"]} == {"gsa@8:route=both"}
+
+
+@pytest.fixture
+def make_trained(train, tmp_path):
+    def make(keys):
+        train(tmp_path / "trained", "--policy-keys", keys, steps=2)
+        return tmp_path / "trained" / "adapter.safetensors"
+
+    return make
+
+
+def test_damaged_policy_keys_name_the_file(gsa, model, make_trained, document):
+    adapter = make_trained("route=both")
+    whole = adapter.read_bytes()
+    assert whole.count(b'"route=both"') == 1
+    adapter.write_bytes(whole.replace(b'"route=both"', b'"route=best"'))
+    done = gsa("ask", "--model", model, "--adapter", adapter, "--doc", document, "--question", "Who?")
+    assert done.code == USAGE and str(adapter) in done.error_line() and "policy_keys" in done.error_line()
+
+
+def test_chunks_with_keys_of_their_own(gsa, model, shard, arguments, tmp_path):
+    """Rows of both ways of reading in one run."""
+    out = tmp_path / "run"
+    done = gsa(*arguments(out, "--chunks", "8,8:read=full,4", "--policy-keys", "route=both", "--validation", shard, "--eval-windows", 2,
+                          "--eval-chunks", "full,8,8:read=full", "--json", steps=3))  # fmt: skip
+    result = json.loads(done.out.splitlines()[-1])
+    assert list(result["scores"]) == ["full", "8", "8:read=full"]
+    assert result["scores"]["8"] != result["scores"]["8:read=full"]
+    assert "chunks=8,8:read=full,4 " in result["recipe"] and "policy_keys=route=both" in result["recipe"]
+    info = gsa("info", "--model", model, "--adapter", out / "adapter.safetensors", "--json").json()["adapter"]
+    assert info["chunk_sizes"] == ["8", "4"] and info["policy_keys"] == "route=both"
 
 
 def test_all_weights(gsa, model, shard, tmp_path, document):
@@ -352,16 +506,18 @@ def test_adapter_of_other_shapes(gsa, refuse, train, models, tmp_path):
         (["--chunks", "8,,4"], "''"),
         (["--chunks", "8,x"], "x"),
         (["--policy-keys", "mood=good"], "mood"),
+        (["--chunks", "8,4:mood=good"], "mood"),
+        (["--chunks", "8,4:"], "'4:'"),
         (["--targets", "q,head"], "head"),
         (["--rows", "3", "--micro-batches", "2"], "--rows"),
         (["--train", "some"], "some"),
+        (["--gist-input", "mean"], "mean"),
         (["--steps", "0"], "0"),
         (["--data", "nowhere.gsa"], "nowhere.gsa"),
         (["--init", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--validation", "nowhere.gsa"], "nowhere.gsa"),
         (["--device", "tpu"], "tpu"),
-        (["--routing", "-1"], "--routing"),
-        (["--routing", "1", "--checkpoint-activations"], "--checkpoint-activations"),
+        (["--routing", "1"], "--routing"),
     ],
 )
 def test_bad_options(refuse, tmp_path, options, named):

@@ -1,7 +1,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <set>
+#include <string>
 #include <tuple>
 
 #include "attention/policy.h"
@@ -20,7 +23,7 @@ auto fields(const PolicySpec& spec) {
                   spec.layout.num_local_chunks, spec.layout.boundary, spec.layout.growing_depth,
                   spec.budget.kind, spec.budget.ratio, spec.budget.tokens, spec.budget.top_p,
                   spec.mode, spec.read, spec.gists, spec.route, spec.unfold, spec.layer_shares,
-                  spec.seed, spec.dense_layers, spec.window, spec.adapter);
+                  spec.seed, spec.dense_layers, spec.window, spec.adapter, spec.settled);
 }
 
 struct Grammar {
@@ -113,7 +116,8 @@ TEST(PolicySpec, CanonicalFormLeavesDefaultsOut) {
   const std::pair<const char*, const char*> cases[] = {
       {"full", "full"},
       {"gsa", "gsa@8"},
-      {"gsa@4-4:mode=head:sinks=3:local=1", "gsa@4-4"},
+      {"gsa@4-4:local=1:sinks=3:mode=head", "gsa@4-4:mode=head:local=1:sinks=3"},  // said
+      {"meanpool@4:local=1:sinks=3:mode=head", "meanpool@4"},
       {"gsa@4-4-4:grow=on", "gsa@4-4-4"},
       {"gsa@4-4-4:grow=off", "gsa@4-4-4:grow=off"},
       {"gsa:mode=group:tokens=64", "gsa@8:tokens=64:mode=group"},
@@ -132,6 +136,94 @@ TEST(PolicySpec, CanonicalFormLeavesDefaultsOut) {
   for (const auto& [text, expected] : cases) {
     EXPECT_EQ(PolicySpec::parse(text).to_string(), expected) << text;
   }
+}
+
+TEST(PolicySpec, TrainedKeysAreThoseOfUse) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"", ""},
+      {"tokens=64", ""},
+      {"route=both", "route=both"},
+      {"layers=1/0.50/2:ratio=4:route=both:adapter=a:grow=on", "route=both:layers=1/0.5/2"},
+      {"cut=fixed:sinks=4:local=2:unfold=next:gists=all:read=full:mode=group",
+       "mode=group:read=full:gists=all:unfold=next:local=2:sinks=4:cut=fixed"},
+      {"route=gist:local=1", "route=gist:local=1"},  // they replace those of an earlier stage
+  };
+  for (const auto& [keys, expected] : cases) {
+    EXPECT_EQ(PolicySpec::trained_keys(keys), expected) << keys;
+    EXPECT_EQ(PolicySpec::trained_keys(expected), expected);
+  }
+  for (const char* keys : {":", "route", "route=best", "seed=1", "@4", "route=both:route=both"}) {
+    EXPECT_THAT(test::error_of([&] { PolicySpec::trained_keys(keys); }),
+                test::IsError(ErrorKind::input, "policy"))
+        << keys;
+  }
+}
+
+TEST(PolicySpec, KeysOfTrainingAreDefaults) {
+  constexpr const char* kTrained = "mode=group:route=both:layers=1/0.5:local=2";
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"gsa@16", "route=both:layers=1/0.5", "gsa@16:route=both:layers=1/0.5"},
+      {"gsa@16:tokens=64", kTrained, "gsa@16:tokens=64:mode=group:route=both:layers=1/0.5:local=2"},
+      {"gsa@16:layers=1:route=gist", "route=both:layers=1/0.5", "gsa@16:route=gist:layers=1"},
+      {"gsa@16:local=3:adapter=a", "local=2", "gsa@16:local=3:adapter=a"},
+      // Budgets in top_p have nothing to share, an oracle chooses per head.
+      {"gsa@16:top_p=0.5", kTrained, "gsa@16:top_p=0.5:mode=group:route=both:local=2"},
+      {"gsa@16:route=oracle", kTrained, "gsa@16:route=oracle:layers=1/0.5:local=2"},
+      {"gsa@4-4", "route=oracle", "gsa@4-4"},
+      {"gist-only@16", kTrained, "gist-only@16:local=2"},
+      // Where training says nothing, what is built in is no news.
+      {"gsa@16:route=gist:mode=head:sinks=4", "local=2", "gsa@16:local=2:sinks=4"},
+      {"gsa@16:route=gist", "", "gsa@16"},
+      {"full", kTrained, "full"},
+      {"meanpool@16", kTrained, "meanpool@16"},
+      {"random@16", kTrained, "random@16"},
+  };
+  for (const auto& [text, keys, expected] : cases)
+    EXPECT_EQ(PolicySpec::parse(text).with_defaults(keys).to_string(), expected) << text;
+}
+
+std::map<std::string, std::string> keys_of(const std::string& text) {
+  std::map<std::string, std::string> keys;
+  for (std::size_t begin = text.find(':'); begin < text.size();) {
+    const std::size_t end = std::min(text.find(':', begin + 1), text.size());
+    const std::string part = text.substr(begin + 1, end - begin - 1);
+    keys[part.substr(0, part.find('='))] = part.substr(part.find('=') + 1);
+    begin = end;
+  }
+  return keys;
+}
+
+TEST(PolicySpec, WrittenKeysWinOverThoseOfTraining) {
+  core::Rng rng(3);
+  int num_taken = 0, num_kept = 0;
+  for (int round = 0; round < 20000; ++round) {
+    const std::string text = random_spec(rng), other = random_spec(rng);
+    if (!other.starts_with("gsa") || other.find(':') == std::string::npos) continue;
+    const std::string trained = PolicySpec::trained_keys(other.substr(other.find(':') + 1));
+    const PolicySpec written = PolicySpec::parse(text);
+    const PolicySpec bound = written.with_defaults(trained);
+    const std::string said = text + " trained with " + trained + " gives " + bound.to_string();
+    ASSERT_EQ(fields(bound.with_defaults(trained)), fields(bound)) << said;
+    ASSERT_EQ(fields(PolicySpec::parse(bound.to_string())), fields(bound)) << said;
+    ASSERT_EQ(fields(PolicySpec::parse(written.to_string()).with_defaults(trained)), fields(bound))
+        << said;
+    // Parsing both lists of keys as one text would give the same, written keys in place of others.
+    const auto defaults = keys_of(":" + trained), result = keys_of(bound.to_string());
+    const auto before = keys_of(written.to_string());
+    for (const auto& [key, value] : before) {
+      const auto now = result.find(key);
+      ASSERT_TRUE(now == result.end() ? !defaults.contains(key) : now->second == value) << said;
+      num_kept += defaults.contains(key);
+    }
+    for (const auto& [key, value] : result) {
+      if (before.contains(key)) continue;
+      ASSERT_TRUE(defaults.contains(key)) << said;
+      ASSERT_EQ(value, defaults.at(key)) << said;
+      ++num_taken;
+    }
+  }
+  EXPECT_GT(num_taken, 1000);
+  EXPECT_GT(num_kept, 500);
 }
 
 TEST(PolicySpec, EveryKeySetsItsField) {

@@ -5,10 +5,12 @@
 #include <sys/stat.h>
 
 #include <csignal>
+#include <numeric>
 #include <sstream>
 #include <thread>
 
 #include "support/errors.h"
+#include "support/resident.h"
 #include "support/temp_dir.h"
 
 namespace gsa::core {
@@ -73,6 +75,46 @@ TEST(File, MappingSurvivesMoveAndReplacement) {
   EXPECT_EQ(text_of(moved.bytes()), "old");
   moved = MappedFile::open(dir / "f");
   EXPECT_EQ(text_of(moved.bytes()), "new content");
+}
+
+TEST(File, LeavesOnDiskWhatIsHardlyReadAgain) {
+  const test::TempDir dir;
+  constexpr std::int64_t num_bytes = 32 << 20;
+  std::string text(num_bytes, 'x');
+  text[num_bytes / 2] = 'y';
+  write_file_atomic(dir / "f", text);
+  const MappedFile file = MappedFile::open(dir / "f");
+  const auto sum = [&] {
+    return std::accumulate(file.bytes().begin(), file.bytes().end(), std::int64_t{0},
+                           [](std::int64_t total, std::byte byte) {
+                             return total + std::to_integer<std::int64_t>(byte);
+                           });
+  };
+  const std::int64_t expected = num_bytes * 'x' + 1;
+  ASSERT_EQ(sum(), expected);
+  const std::int64_t before = test::status_bytes("RssFile");
+  leave_on_disk(file.bytes().subspan(100, num_bytes - 200));
+  if (before > 0) {
+    EXPECT_LT(test::status_bytes("RssFile"), before - num_bytes * 9 / 10);
+  }
+  EXPECT_EQ(sum(), expected);
+  leave_on_disk(file.bytes().first(100));  // less than a page
+  leave_on_disk({});
+}
+
+// What lies beside it is read without bringing it back.
+TEST(File, LeavesOnDiskBesideWhatIsRead) {
+  const test::TempDir dir;
+  constexpr std::size_t step = 32 << 10, num_bytes = 32 << 20;
+  write_file_atomic(dir / "f", std::string(num_bytes, 'x'));
+  const MappedFile file = MappedFile::open(dir / "f");
+  for (std::size_t begin = 0; begin < num_bytes; begin += 2 * step)
+    leave_on_disk(file.bytes().subspan(begin, step));
+  const std::int64_t before = test::status_bytes("RssFile");
+  if (before == 0) GTEST_SKIP() << "this system does not tell";
+  for (std::size_t begin = step; begin < num_bytes; begin += 2 * step)
+    ASSERT_EQ(file.bytes()[begin], std::byte{'x'});
+  EXPECT_LT(test::status_bytes("RssFile"), before + static_cast<std::int64_t>(num_bytes * 6 / 10));
 }
 
 TEST(File, ErrorsNameThePath) {

@@ -114,6 +114,18 @@ TEST_F(GgufSample, StaysReadableWhenMoved) {
   EXPECT_EQ(float_at(moved.tensor("matrix"), 5), 5.0F);
 }
 
+TEST_F(GgufSample, LeavesBytesToWhoKeepsThem) {
+  std::shared_ptr<const void> owner;
+  std::span<const std::byte> bytes;
+  {
+    const GgufFile file = GgufFile::open(file_.path());
+    owner = file.bytes_owner();
+    bytes = file.tensor("matrix").data;
+  }
+  EXPECT_EQ(float_at({.name = {}, .type = DataType::f32, .shape = {3, 64}, .data = bytes}, 5),
+            5.0F);
+}
+
 TEST(Gguf, RefusesOtherFiles) {
   const test::TempDir dir;
   const auto error_of_text = [&](std::string_view text) {

@@ -1,5 +1,6 @@
 #include "engine/compare.h"
 
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -75,6 +76,35 @@ TEST(Compare, ReadsOncePerRuleAndWeights) {
   EXPECT_EQ(num_rows, static_cast<int>(rows.size()));
   EXPECT_EQ(rows[2].prefill_seconds, rows[8].prefill_seconds)
       << "the time of the reading that was shared";
+}
+
+/// The tiny model with random gists that tell what they were trained for.
+std::shared_ptr<const model::Model> trained_model(const std::string& policy_keys) {
+  model::Adapter adapter;
+  adapter.info.base_fingerprint = test::tiny_model()->fingerprint();
+  adapter.info.num_gist_rows = 1;
+  adapter.info.policy_keys = policy_keys;
+  adapter.gist_embeddings = at::ones({1, test::tiny_model()->config().hidden});
+  return test::tiny_model()->with_adapter(adapter);
+}
+
+TEST(Compare, PoliciesRunOnTheDefaultsOfTheirAdapter) {
+  const auto model = trained_model("read=full:route=both");
+  const std::vector<std::string> documents = {test::random_text(300, 5)}, questions = {"Who?"};
+  std::vector<PolicyRun> list;
+  for (const char* policy : {"gsa@8", "gsa@8:route=gist", "gist-only@8", "full", "meanpool@8"})
+    list.emplace_back(model, PolicySpec::parse(policy));
+  list.emplace_back(test::tiny_model(), PolicySpec::parse("gsa@8:route=gist"));
+  std::vector<std::string> ran;
+  for (const ResultRow& row : compare(list, documents, questions, options()))
+    ran.push_back(row.policy);
+  EXPECT_THAT(ran, testing::ElementsAre("gsa@8:read=full:route=both", "gsa@8:read=full:route=gist",
+                                        "gist-only@8", "full", "meanpool@8", "gsa@8"));
+
+  Session session(model, PolicySpec::parse("gsa@8:read=gist"), options().session);
+  EXPECT_EQ(session.policy().to_string(), "gsa@8:read=gist:route=both");
+  Session again(model, session.policy(), options().session);
+  EXPECT_EQ(again.policy().to_string(), session.policy().to_string());
 }
 
 // Keys and values of the context are 74 MB: a reading that other policies share would show.

@@ -3,6 +3,7 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -37,18 +38,38 @@ ContextTokens random_context(const std::vector<std::int64_t>& lens, std::uint64_
   return context;
 }
 
+using ModelPtr = std::shared_ptr<const model::Model>;
+
+/// The tiny model, with gists that start from their content.
+const ModelPtr& content_model() {
+  static const ModelPtr model = [] {
+    const ModelPtr& base = test::tiny_model();
+    model::Adapter adapter;
+    adapter.info.base_fingerprint = base->fingerprint();
+    adapter.info.num_gist_rows = 2;
+    adapter.info.gist_input = model::GistInput::content;
+    adapter.gist_embeddings = at::randn({2, base->config().hidden});
+    return base->with_adapter(adapter);
+  }();
+  return model;
+}
+
+std::vector<ModelPtr> models() { return {test::tiny_model(), content_model()}; }
+
 std::shared_ptr<const Reading> read(const std::string& policy, ContextTokens context,
-                                    std::int64_t segment_len = kAtOnce) {
-  return Reading::read(test::tiny_model(), PolicySpec::parse(policy), std::move(context),
-                       segment_len);
+                                    std::int64_t segment_len = kAtOnce,
+                                    const ModelPtr& model = test::tiny_model()) {
+  return Reading::read(model, PolicySpec::parse(policy), std::move(context), segment_len);
 }
 
-Conversation converse(const std::string& policy, const Reading& reading) {
-  return {test::tiny_model(), attention::make_policy(PolicySpec::parse(policy)), reading};
+Conversation converse(const std::string& policy, const Reading& reading,
+                      const ModelPtr& model = test::tiny_model()) {
+  return {model, attention::make_policy(PolicySpec::parse(policy)), reading};
 }
 
-Conversation converse(const std::string& policy, const ContextTokens& context) {
-  return converse(policy, *read(policy, context));
+Conversation converse(const std::string& policy, const ContextTokens& context,
+                      const ModelPtr& model = test::tiny_model()) {
+  return converse(policy, *read(policy, context, kAtOnce, model), model);
 }
 
 void expect_close(const at::Tensor& actual, const at::Tensor& expected,
@@ -93,13 +114,37 @@ bool sees_prompts_whole(const std::string& policy) {
 TEST(Conversation, SegmentsOfAnyLengthGiveTheSameScores) {
   for (const std::string& policy : kPolicies) {
     SCOPED_TRACE(policy);
-    const auto context = random_context({9, 130, 61}, 1);
-    const Tokens prompt = random_tokens(20, 2);
-    const at::Tensor expected = converse(policy, context).feed(prompt, kAtOnce, nullptr);
-    for (const std::int64_t segment_len : {1, 7, 64}) {
-      auto conversation = converse(policy, *read(policy, context, segment_len));
-      expect_close(conversation.feed(prompt, segment_len, nullptr), expected);
+    for (const ModelPtr& model : models()) {
+      const auto context = random_context({9, 130, 61}, 1);
+      const Tokens prompt = random_tokens(20, 2);
+      const at::Tensor expected = converse(policy, context, model).feed(prompt, kAtOnce, nullptr);
+      for (const std::int64_t segment_len : {1, 7, 64}) {
+        auto conversation = converse(policy, *read(policy, context, segment_len, model), model);
+        expect_close(conversation.feed(prompt, segment_len, nullptr), expected);
+      }
     }
+  }
+}
+
+TEST(Conversation, ReadsGistsThatStartFromTheirContent) {
+  const auto context = random_context({9, 130, 61}, 1);
+  model::Adapter rows;
+  rows.info = *content_model()->adapter();
+  rows.info.gist_input = model::GistInput::row;
+  for (const auto& [name, tensor] : content_model()->named_tensors()) {
+    if (name == "gist_embeddings") rows.gist_embeddings = tensor;
+  }
+  const ModelPtr row_model = test::tiny_model()->with_adapter(rows);
+  const auto first = [&](const ModelPtr& model, int level) {
+    const auto store = read("gsa@4-2", context, kAtOnce, model)->fork();
+    return stored(store, 0, level).clone();
+  };
+  EXPECT_TRUE(first(content_model(), kRawLevel).equal(first(row_model, kRawLevel)));
+  const auto spread = [](const at::Tensor& keys) { return keys.std(1).mean().item<double>(); };
+  for (const int level : {0, 1}) {  // values of a first layer tell what came in
+    const auto values = [&](const ModelPtr& model) { return first(model, level).narrow(2, 8, 8); };
+    EXPECT_LT(spread(values(row_model)), 1e-5) << "all alike";
+    EXPECT_GT(spread(values(content_model())), 1e-2);
   }
 }
 
@@ -212,33 +257,49 @@ const std::vector<std::string> kGistsHidden = {"gsa@4:local=1000:gists=hidden",
 
 // Where raw tokens see all raw tokens and no gist, suffix and context rows are the same, so that
 // folding has to give the gists that reading gives.
-TEST(Conversation, FoldingGivesTheGistsOfReading) {
-  for (const std::string& policy : kGistsHidden) {
-    SCOPED_TRACE(policy);
-    auto context = random_context({9, 60}, 30);
-    const Tokens said = random_tokens(70, 31);
-    auto at_once = converse(policy, context), in_steps = converse(policy, context);
-    at_once.feed(said, kAtOnce, nullptr);
-    at_once.fold();
-    for (std::size_t i = 0; i < said.size(); ++i) {
-      in_steps.feed(std::span(said).subspan(i, 1), kAtOnce, nullptr);
-      in_steps.fold();
-    }
-    context.ids.insert(context.ids.end(), said.begin(), said.end());
-    context.piece_ends.push_back(static_cast<std::int64_t>(context.ids.size()));
-    const auto store = read(policy, context)->fork();
-
+void expect_folding_gives_the_gists_of_reading(const std::string& policy, const ModelPtr& model) {
+  const auto context = random_context({9, 60}, 30);
+  const Tokens said = random_tokens(70, 31), other = random_tokens(70, 32);
+  const auto reading = read(policy, context, kAtOnce, model);
+  auto at_once = converse(policy, *reading, model), in_steps = converse(policy, *reading, model),
+       fork = converse(policy, *reading, model);
+  at_once.feed(said, kAtOnce, nullptr);
+  at_once.fold();
+  for (std::size_t i = 0; i < said.size(); ++i) {
+    in_steps.feed(std::span(said).subspan(i, 1), kAtOnce, nullptr);
+    in_steps.fold();
+    fork.feed(std::span(other).subspan(i, 1), kAtOnce, nullptr);
+    fork.fold();
+  }
+  const auto read_with = [&](const Tokens& tokens) {
+    ContextTokens whole = context;
+    whole.ids.insert(whole.ids.end(), tokens.begin(), tokens.end());
+    whole.piece_ends.push_back(static_cast<std::int64_t>(whole.ids.size()));
+    return read(policy, whole, kAtOnce, model)->fork();
+  };
+  const auto expect_gists_of = [](const attention::KvStore& store, const Conversation& folded) {
     for (int level = 0; level < store.shape().num_levels; ++level) {
-      const std::int64_t num_folded = at_once.store().len(level);
-      ASSERT_EQ(in_steps.store().len(level), num_folded);
+      const std::int64_t num_folded = folded.store().len(level);
       ASSERT_GT(num_folded, 0);
       ASSERT_GE(store.len(level), num_folded);
       for (std::int64_t layer = 0; layer < store.shape().num_layers; ++layer) {
         const at::Tensor expected = stored(store, layer, level).narrow(1, 0, num_folded);
-        expect_close(stored(at_once.store(), layer, level), expected);
-        expect_close(stored(in_steps.store(), layer, level), expected);
+        expect_close(stored(folded.store(), layer, level), expected);
       }
     }
+  };
+  const auto store = read_with(said);
+  expect_gists_of(store, at_once);
+  expect_gists_of(store, in_steps);
+  expect_gists_of(read_with(other), fork);
+  for (int level = 0; level < store.shape().num_levels; ++level)
+    EXPECT_EQ(in_steps.store().len(level), at_once.store().len(level));
+}
+
+TEST(Conversation, FoldingGivesTheGistsOfReading) {
+  for (const std::string& policy : kGistsHidden) {
+    SCOPED_TRACE(policy);
+    for (const ModelPtr& model : models()) expect_folding_gives_the_gists_of_reading(policy, model);
   }
 }
 

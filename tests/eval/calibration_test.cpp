@@ -49,7 +49,7 @@ AnswerOptions options() {
 
 MatchTarget target_of(const std::string& text) {
   MatchTarget target = parse_target(text);
-  if (target.policy) target.policy->model = tiny_model();
+  if (target.policy) target.set_model(tiny_model());
   return target;
 }
 
@@ -145,6 +145,7 @@ TEST(EvalCalibration, TargetsAreSharesOrPolicies) {
   EXPECT_EQ(parse_target("0.25").fraction, 0.25);
   EXPECT_EQ(parse_target("gsa").name, "gsa@8");
   EXPECT_FALSE(parse_target("gsa@16").fraction);
+  EXPECT_EQ(target_of("gsa@16:route=gist").name, "gsa@16") << "as on its model";
   for (const char* text : {"0", "1.5", "-0.1"})
     EXPECT_THAT(error_of([&] { parse_target(text); }), IsError(ErrorKind::input, "share"));
   EXPECT_THAT(error_of([&] { parse_target("nonsense"); }), IsError(ErrorKind::input, "nonsense"));

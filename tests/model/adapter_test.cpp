@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/rng.h"
+#include "core/safetensors.h"
 #include "gsa/error.h"
 #include "model/test_models.h"
 
@@ -80,6 +81,29 @@ TEST(Adapter, SurvivesSavingAndLoading) {
   EXPECT_NO_THROW(loaded.check_fits(small_config(), "00ff"));
 }
 
+TEST(Adapter, KeepsThePolicyKeysOfItsTraining) {
+  const test::TempDir dir;
+  const auto path = dir.path() / "mine.safetensors";
+  Adapter adapter = random_adapter(small_config());
+  adapter.save(path);
+  EXPECT_EQ(Adapter::load(path).info.policy_keys, "");
+  EXPECT_FALSE(core::SafetensorsFile::open(path).metadata().contains("policy_keys"));
+  adapter.info.policy_keys = "route=both:layers=1/0.5";
+  adapter.save(path);
+  EXPECT_EQ(Adapter::load(path).info.policy_keys, "route=both:layers=1/0.5");
+  adapter.info.policy_keys = "layers=1/0.50/0.5:route=both";  // as somebody may write it
+  adapter.save(path);
+  EXPECT_EQ(Adapter::load(path).info.policy_keys, "route=both:layers=1/0.5*2");
+  for (const char* damaged :
+       {"route=best", "route", "tokens=64", "route=both:tokens=64", ":", "@4"}) {
+    adapter.info.policy_keys = damaged;
+    adapter.save(path);
+    const std::string message = error_of([&] { Adapter::load(path); });
+    EXPECT_NE(message.find(path.string()), std::string::npos) << message;
+    EXPECT_NE(message.find("policy_keys"), std::string::npos) << message;
+  }
+}
+
 TEST(Adapter, MayHoldGistEmbeddingsOnly) {
   const test::TempDir dir;
   Adapter adapter;
@@ -90,6 +114,31 @@ TEST(Adapter, MayHoldGistEmbeddingsOnly) {
   EXPECT_TRUE(loaded.loras.empty());
   EXPECT_EQ(loaded.info.lora_scale(), 0);
   EXPECT_TRUE(loaded.info.chunk_sizes.empty());
+}
+
+TEST(Adapter, TellsWhatItsGistsStartFrom) {
+  const test::TempDir dir;
+  const auto path = dir.path() / "adapter.safetensors";
+  Adapter adapter = random_adapter(small_config());
+  adapter.save(path);
+  EXPECT_EQ(test::read_bytes(path).find("gist_input"), std::string::npos) << "files as ever";
+  EXPECT_EQ(Adapter::load(path).info.gist_input, GistInput::row);
+
+  adapter.info.gist_input = GistInput::content;
+  adapter.save(path);
+  EXPECT_EQ(Adapter::load(path).info.gist_input, GistInput::content);
+
+  std::string bytes = test::read_bytes(path);
+  bytes.replace(bytes.find("\"content\""), 9, "\"context\"");
+  test::write_bytes(path, bytes);
+  const std::string message = error_of([&] { Adapter::load(path); });
+  EXPECT_NE(message.find("'gist_input' is 'context'"), std::string::npos) << message;
+}
+
+TEST(GistInput, KnowsItsNames) {
+  for (const GistInput input : kGistInputs)
+    EXPECT_EQ(parse_gist_input(gist_input_name(input)), input);
+  EXPECT_NE(error_of([] { parse_gist_input("mean"); }).find("row or content"), std::string::npos);
 }
 
 TEST(Adapter, NamesBothFingerprintsForAnotherBase) {

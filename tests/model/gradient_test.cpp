@@ -16,7 +16,8 @@ using test::load_test_model;
 /// Loss of a question after a document that gists fold, as a function of an adapter's tensors.
 class AdapterLoss {
  public:
-  AdapterLoss() {
+  explicit AdapterLoss(GistInput gist_input) {
+    adapter_.info.gist_input = gist_input;
     adapter_.info.base_fingerprint = base_->fingerprint();
     adapter_.info.num_gist_rows = 2;
     adapter_.info.lora_rank = 3;
@@ -66,8 +67,10 @@ class AdapterLoss {
   test::TrainingRow row_{*base_, "gsa@4-4:tokens=4096", document_, question_};
 };
 
-TEST(Gradient, OfTheLossEqualsFiniteDifferences) {
-  AdapterLoss loss;
+class Gradient : public testing::TestWithParam<GistInput> {};
+
+TEST_P(Gradient, OfTheLossEqualsFiniteDifferences) {
+  AdapterLoss loss(GetParam());
   loss().backward();
   const auto check = [&](const at::Tensor& parameter, const std::string& name) {
     ASSERT_TRUE(parameter.grad().defined()) << name;
@@ -86,7 +89,10 @@ TEST(Gradient, OfTheLossEqualsFiniteDifferences) {
   }
 }
 
-TEST(Gradient, ReachesEveryWeightOfTheBase) {
+INSTANTIATE_TEST_SUITE_P(GistInputs, Gradient, testing::ValuesIn(kGistInputs),
+                         [](const auto& info) { return std::string(gist_input_name(info.param)); });
+
+TEST(GradientOfTheBase, ReachesEveryWeight) {
   const auto model = load_test_model("qwen3");
   for (const auto& [name, tensor] : model->named_tensors()) tensor.requires_grad_(true);
   const at::Tensor document = at::randint(3, 300, {60}, at::kLong);

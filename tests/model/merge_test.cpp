@@ -64,7 +64,8 @@ TEST_P(Merge, GivesTheLogitsOfBaseAndAdapter) {
   const at::NoGradGuard no_grad;
   const auto source = source_of(GetParam());
   const auto base = test::load_test_model(GetParam());
-  const Adapter adapter = random_adapter(*base);
+  Adapter adapter = random_adapter(*base);
+  adapter.info.policy_keys = "route=both";
   const auto adapted = base->with_adapter(adapter);
   const test::TempDir folder;
   const auto out = result_in(folder, source, "merged");
@@ -76,6 +77,7 @@ TEST_P(Merge, GivesTheLogitsOfBaseAndAdapter) {
   const Adapter gists = Adapter::load(gists_path(out));
   EXPECT_TRUE(gists.loras.empty());
   EXPECT_EQ(gists.info.base_fingerprint, merged->fingerprint());
+  EXPECT_EQ(gists.info.policy_keys, adapter.info.policy_keys);
   const at::Tensor expected = logits(adapted);
   EXPECT_GT(test::relative_error(logits(base), expected), 1e-2) << "the adapter does not show";
   EXPECT_LT(test::relative_error(logits(merged->with_adapter(gists)), expected), 2e-5);

@@ -123,6 +123,7 @@ at::Tensor SequenceRunner::read(const at::Tensor& tokens) {
   layout_ = document_layout(*model_, *policy_, tokens);
   attention::Batch batch;
   attention::BatchSequence sequence{&layout_, policy_.get(), &store_, nullptr, {}};
+  sequence.raw_tokens = as_span(tokens);
   attention::append_context(batch, sequence, as_span(tokens), 0);
   batch.sequences.push_back(std::move(sequence));
   return model_->forward(batch);
@@ -139,8 +140,10 @@ at::Tensor SequenceRunner::run(const at::Tensor& tokens) {
 TrainingRow::TrainingRow(const model::Model& model, std::string_view policy,
                          const at::Tensor& document, const at::Tensor& suffix)
     : policy_(attention::make_policy(attention::PolicySpec::parse(policy))),
-      layout_(document_layout(model, *policy_, document)) {
+      layout_(document_layout(model, *policy_, document)),
+      document_(document) {
   attention::BatchSequence sequence{&layout_, policy_.get(), nullptr, nullptr, {}};
+  sequence.raw_tokens = as_span(document_);
   attention::append_context(batch_, sequence, as_span(document), 0);
   const std::int64_t num_context_rows = batch_.num_rows();
   append_suffix(batch_, sequence, suffix, document.size(0));

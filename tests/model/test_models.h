@@ -83,6 +83,7 @@ class TrainingRow {
  private:
   std::unique_ptr<attention::Policy> policy_;
   attention::Layout layout_;
+  at::Tensor document_;
   attention::Batch batch_;
   at::Tensor suffix_rows_;
 };

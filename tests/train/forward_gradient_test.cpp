@@ -25,26 +25,31 @@ struct Case {
   const char* policy;
   std::vector<std::int64_t> piece_lens;
   int num_suffixes = 0;
+  model::GistInput gist_input = model::GistInput::row;
 };
 
 void PrintTo(const Case& test_case, std::ostream* out) { *out << test_case.name; }
 
-const Case kCases[] = {{"full", "full", {70}},
-                       {"chunks_8", "gsa@8", {70}},
-                       {"chunks_4_4", "gsa@4-4", {90}},
-                       {"chunks_4_4_4", "gsa@4-4-4", {130}},
-                       {"documents", "gsa@4-4", {30, 1, 25, 40}},
-                       {"branches_full", "full", {60}, 3},
-                       {"branches_8", "gsa@8:ratio=2", {60, 30}, 3},
-                       {"branches_4_4", "gsa@4-4:ratio=4", {60, 40}, 2},
-                       {"branches_by_group", "gsa@4:ratio=2:mode=group", {60}, 2},
-                       {"branches_all_gists", "gsa@4-4:gists=all", {60, 40}, 2}};
+const Case kCases[] = {
+    {"full", "full", {70}},
+    {"chunks_8", "gsa@8", {70}},
+    {"chunks_4_4", "gsa@4-4", {90}},
+    {"chunks_4_4_4", "gsa@4-4-4", {130}},
+    {"documents", "gsa@4-4", {30, 1, 25, 40}},
+    {"branches_full", "full", {60}, 3},
+    {"branches_8", "gsa@8:ratio=2", {60, 30}, 3},
+    {"branches_4_4", "gsa@4-4:ratio=4", {60, 40}, 2},
+    {"branches_by_group", "gsa@4:ratio=2:mode=group", {60}, 2},
+    {"branches_all_gists", "gsa@4-4:gists=all", {60, 40}, 2},
+    {"content", "gsa@4-4", {90}, 0, model::GistInput::content},
+    {"content_branches", "gsa@8:tokens=4096", {60, 30}, 3, model::GistInput::content}};
 
 /// The loss of a row as a function of everything that trains.
 class RowLoss {
  public:
   RowLoss(const Case& test_case, Trained trained)
-      : base_(test::load_test_model("llama-gqa")), trained_(base_, options(trained)) {
+      : base_(test::load_test_model("llama-gqa")),
+        trained_(base_, options(trained, test_case.gist_input)) {
     core::Rng rng(29);
     const Example example = random_example(rng, test_case.piece_lens, test_case.num_suffixes);
     rows_ = pack_rows({&example, 1}, std::vector{attention::PolicySpec::parse(test_case.policy)},
@@ -76,10 +81,11 @@ class RowLoss {
   }
 
  private:
-  static ParameterOptions options(Trained trained) {
+  static ParameterOptions options(Trained trained, model::GistInput gist_input) {
     ParameterOptions options;
     options.trained = trained;
     options.rank = 3;
+    options.gist_input = gist_input;
     return options;
   }
 
@@ -110,26 +116,39 @@ std::optional<double> slope(const RowLoss& loss, const at::Tensor& tensor,
   return std::nullopt;
 }
 
+/// Along the gradient the slope is its norm.
+void expect_slope_is_norm(const RowLoss& loss, const Parameter& parameter, const at::Tensor& grad) {
+  const at::NoGradGuard no_grad;
+  const double norm = grad.norm().item<double>();
+  ASSERT_GT(norm, 1e-4) << parameter.name;
+  const std::optional<double> expected = slope(loss, parameter.tensor, grad.div(norm));
+  ASSERT_TRUE(expected) << parameter.name;
+  EXPECT_NEAR(*expected / norm, 1, 2e-2) << parameter.name;  // two steps agree to 1 %
+}
+
 class ForwardGradient : public testing::TestWithParam<Case> {};
 
 TEST_P(ForwardGradient, EqualsFiniteDifferences) {
   const RowLoss loss(GetParam(), Trained::lora);
   const std::vector<at::Tensor> grads = loss.gradients();
-  const at::NoGradGuard no_grad;
   for (const auto i : c10::irange(grads.size())) {
-    const at::Tensor& tensor = loss.parameters()[i].tensor;
-    const std::string& name = loss.parameters()[i].name;
+    const Parameter& parameter = loss.parameters()[i];
     if (!grads[i].defined()) {  // no gists under full attention
-      EXPECT_EQ(name, "gist_embeddings");
+      EXPECT_EQ(parameter.name, "gist_embeddings");
       EXPECT_STREQ(GetParam().policy, "full");
       continue;
     }
-    // Along the gradient, where the slope is its norm.
-    const double norm = grads[i].norm().item<double>();
-    ASSERT_GT(norm, 1e-4) << name;
-    const std::optional<double> expected = slope(loss, tensor, grads[i].div(norm));
-    ASSERT_TRUE(expected) << name;
-    EXPECT_NEAR(*expected / norm, 1, 2e-2) << name;  // two steps agree to 1 %
+    expect_slope_is_norm(loss, parameter, grads[i]);
+  }
+}
+
+// What a token is worth to the gists above it is part of the gradient of its embedding.
+TEST_P(ForwardGradient, OfTheEmbeddingEqualsFiniteDifferences) {
+  const RowLoss loss(GetParam(), Trained::full);
+  const std::vector<at::Tensor> grads = loss.gradients();
+  for (const auto i : c10::irange(grads.size())) {
+    const Parameter& parameter = loss.parameters()[i];
+    if (parameter.name == "embedding") expect_slope_is_norm(loss, parameter, grads[i]);
   }
 }
 

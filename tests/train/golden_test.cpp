@@ -58,6 +58,7 @@ class Golden {
     adapter.info.base_fingerprint = base.fingerprint();
     adapter.gist_embeddings = tensor("start.gist_embeddings");
     adapter.info.num_gist_rows = adapter.gist_embeddings.size(0);
+    adapter.info.gist_input = model::parse_gist_input(text("gist_input"));
     if (text("trained") != "lora") return adapter;
     adapter.info.lora_rank = std::stol(text("rank"));
     adapter.info.lora_alpha = number("alpha");
@@ -104,9 +105,8 @@ class Golden {
 class GoldenRun : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenRun, EqualsTheTwin) {
-  const std::string name = GetParam();
-  const Golden golden(name);
-  const auto base = test::load_test_model(name.substr(0, name.rfind('-', name.rfind('-') - 1)));
+  const Golden golden(GetParam());
+  const auto base = test::load_test_model(golden.text("model"));
   const model::Adapter start = golden.start(*base);
   ParameterOptions parameter_options;
   parameter_options.trained = parse_trained(golden.text("trained"));
@@ -165,8 +165,10 @@ std::string case_name(const testing::TestParamInfo<const char*>& info) {
   return name;
 }
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenRun,
-                         testing::Values("llama-gqa-lora-cpt", "llama-gqa-lora-ft",
-                                         "llama-gqa-full-ft", "qwen3-full-cpt", "qwen3-lora-ft"),
+                         testing::Values("llama-gqa-lora-cpt-row", "llama-gqa-lora-ft-row",
+                                         "llama-gqa-full-ft-row", "qwen3-full-cpt-row",
+                                         "qwen3-lora-ft-row", "llama-gqa-lora-cpt-content",
+                                         "qwen3-full-ft-content"),
                          case_name);
 
 }  // namespace

@@ -164,6 +164,25 @@ TEST(TrainedModel, GoesOnFromAnAdapter) {
   }
 }
 
+TEST(TrainedModel, GistsStartFromWhatIsAskedForOrTheAdapterHas) {
+  const auto base = test::load_test_model("llama-gqa");
+  using model::GistInput;
+  for (const Trained what : {Trained::lora, Trained::gists, Trained::full}) {
+    for (const GistInput input : model::kGistInputs) {
+      const TrainedModel trained(base, {.trained = what, .rank = 4, .gist_input = input});
+      EXPECT_EQ(trained.adapter().info.gist_input, input);
+      EXPECT_EQ(trained.model()->gist_input(), input);
+      if (what == Trained::full) continue;  // would lose the LoRA
+      const model::Adapter adapter = trained_adapter(base, {.rank = 4, .gist_input = input});
+      EXPECT_EQ(TrainedModel(base, {.trained = what, .rank = 4}, &adapter).model()->gist_input(),
+                input);
+    }
+  }
+  const TrainedModel row(base, {.rank = 4}),
+      content(base, {.rank = 4, .gist_input = GistInput::content});
+  EXPECT_GT(test::relative_error(run(*content.model()), run(*row.model())), 1e-3);
+}
+
 TEST(TrainedModel, RefusesAdaptersThatDoNotFit) {
   const auto base = test::load_test_model("llama-gqa");
   const auto error = [&](const ParameterOptions& options, const model::Adapter& adapter) {

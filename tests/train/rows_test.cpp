@@ -8,6 +8,7 @@
 #include "gsa/error.h"
 #include "model/test_models.h"
 #include "support/errors.h"
+#include "train/parameters.h"
 #include "train/random_examples.h"
 
 namespace gsa::train {
@@ -56,6 +57,7 @@ TEST(PackRows, WithSuffixesOnlyAnswersAreLabels) {
   EXPECT_EQ(suffix.row, 6);
   EXPECT_EQ(suffix.entries.begin, 5);
   EXPECT_THAT(suffix.entries.branch_begins, ElementsAre(5, 5, 5, 5, 9, 9, 11));
+  EXPECT_THAT(rows.batch.sequences[0].raw_tokens, ElementsAre(10, 11, 12, 13, 14));
 }
 
 TEST(PackRows, LabelsOnlyTheEndIfTold) {
@@ -89,9 +91,11 @@ at::Tensor run(const model::Model& model, const std::vector<Example>& examples,
 }
 
 TEST(PackRows, PackedExamplesEqualEachAlone) {
-  const auto model = test::load_test_model("llama-gqa");
+  const auto base = test::load_test_model("llama-gqa");
+  const TrainedModel content(base, {.rank = 4, .gist_input = model::GistInput::content});
   core::Rng rng(3);
   for (int round = 0; round < 10; ++round) {
+    const auto model = round % 2 == 0 ? base : content.model();
     std::vector<Example> examples;
     std::vector<PolicySpec> policies;
     std::vector<at::Tensor> alone;
@@ -127,6 +131,20 @@ TEST(RowPolicy, NamesThePolicy) {
   EXPECT_EQ(row_policy({{4, 4}}, "").to_string(), PolicySpec::parse("gsa@4-4").to_string());
   EXPECT_EQ(row_policy({{8}}, "tokens=64:mode=group").to_string(),
             PolicySpec::parse("gsa@8:tokens=64:mode=group").to_string());
+}
+
+TEST(RowPolicy, IsNamedByWhatNotAllHave) {
+  const auto name = [](const attention::ChunkSizes& sizes, const char* common, const char* own) {
+    const std::string between = *common && *own ? ":" : "";
+    return row_policy_name(row_policy(sizes, std::string(common) + between + own), common);
+  };
+  EXPECT_EQ(name({}, "route=both", ""), "full");
+  EXPECT_EQ(name({{8}}, "", ""), "8");
+  EXPECT_EQ(name({{4, 4}}, "tokens=64:route=both", ""), "4-4");
+  EXPECT_EQ(name({{8}}, "route=both", "read=full"), "8:read=full");
+  EXPECT_EQ(name({{8}}, "", "read=full:tokens=64"), "8:tokens=64:read=full");
+  EXPECT_EQ(name({{8}}, "local=12", "sinks=1:read=gist"), "8:read=gist:sinks=1");
+  EXPECT_EQ(name({{8}}, "tokens=128", "layers=1/0.5"), "8:layers=1/0.5");
 }
 
 }  // namespace

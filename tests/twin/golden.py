@@ -2,13 +2,14 @@
 
 usage: golden.py MODELS_DIR OUT_DIR
 
-MODELS_DIR is what tests/python/make_models.py made. Writes OUT_DIR/<model>-<trained>-<stage>.safetensors, each with
+MODELS_DIR is what tests/python/make_models.py made. Writes OUT_DIR/<model>-<trained>-<stage>-<gist input>.safetensors,
+each with
   step.S.row.R.{pieces, piece_lens, suffixes, suffix_lens, num_prompts}  the rows, int64
   start.NAME       LoRA and gist embeddings to start from
   logits, grad.*   of the first step: logits of the rows that predict, gradients of all parameters
   end.NAME         parameters after all steps
   losses, norms    of every step
-and metadata: policies of the rows of a step, and the recipe. A second call with the same scripts does nothing.
+and metadata: the model, policies of the rows of a step, and the recipe. A second call with the same scripts does nothing.
 """
 
 import dataclasses
@@ -19,11 +20,13 @@ import random
 import sys
 
 CASES = [
-    ("llama-gqa", "lora", "cpt"),
-    ("llama-gqa", "lora", "ft"),
-    ("llama-gqa", "full", "ft"),
-    ("qwen3", "full", "cpt"),
-    ("qwen3", "lora", "ft"),
+    ("llama-gqa", "lora", "cpt", "row"),
+    ("llama-gqa", "lora", "ft", "row"),
+    ("llama-gqa", "full", "ft", "row"),
+    ("qwen3", "full", "cpt", "row"),
+    ("qwen3", "lora", "ft", "row"),
+    ("llama-gqa", "lora", "cpt", "content"),
+    ("qwen3", "full", "ft", "content"),
 ]
 POLICIES = {
     "cpt": ["gsa@8", "gsa@4-4", "gsa@16", "full"],
@@ -144,7 +147,7 @@ def run_case(models, out, case):
     from safetensors.torch import save_file
     import twin
 
-    model_name, trained, stage = case
+    model_name, trained, stage, gist_input = case
     config, inv_freq, weights = load_model(models / model_name)
     word_starts = word_starts_of(models / model_name, twin)
     generator = torch.Generator().manual_seed(11)
@@ -154,7 +157,7 @@ def run_case(models, out, case):
     tensors = {"start." + name: p.clone() for name, p in parameters.items()}
     if trained == "full":
         parameters |= weights
-    model = twin.Twin(config, inv_freq, weights | parameters, ALPHA / RANK)
+    model = twin.Twin(config, inv_freq, weights | parameters, ALPHA / RANK, gist_input)
     for p in parameters.values():
         p.requires_grad_(True)
     optimizer = twin.AdamW(recipe, parameters)
@@ -177,7 +180,8 @@ def run_case(models, out, case):
         name: (t.float() if t.is_floating_point() else t).contiguous().clone() for name, t in tensors.items()
     }
     metadata = {key: str(value) for key, value in dataclasses.asdict(recipe).items()}
-    metadata |= {"trained": trained, "rank": str(RANK), "alpha": str(ALPHA), "policies": " ".join(POLICIES[stage])}
+    metadata |= {"model": model_name, "trained": trained, "gist_input": gist_input, "rank": str(RANK), "alpha": str(ALPHA)}
+    metadata["policies"] = " ".join(POLICIES[stage])
     save_file(tensors, out / ("-".join(case) + ".safetensors"), metadata)
 
 

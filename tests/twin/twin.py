@@ -68,6 +68,12 @@ class Stream:
         self.num_raw += 1
         return self.add(-1, token, self.num_raw - 1, -1, [])
 
+    def tokens_under(self, place):
+        """Raw tokens that a gist stands for."""
+        if self.level[place] < 0:
+            return [self.token[place]]
+        return [token for child in self.children[place] for token in self.tokens_under(child)]
+
     def fold(self, level, unfolded):
         """A gist of `level` over what has none yet; and what that completes above."""
         place = self.add(level, -1, self.num_raw - 1, -1, unfolded[level])
@@ -173,10 +179,12 @@ def rotate(x, angles):
 
 class Twin:
     """A Llama, Qwen2 or Qwen3 model: `weights` under their names at Hugging Face, a LoRA under
-    `layers.N.TARGET.lora_A` and `lora_B`, the gists' embeddings under `gist_embeddings`."""
+    `layers.N.TARGET.lora_A` and `lora_B`, the gists' embeddings under `gist_embeddings`. `gist_input` is what gists
+    start from: `row`, or `content`, which adds the mean embedding of their raw tokens."""
 
-    def __init__(self, config, inv_freq, weights, lora_scale):
+    def __init__(self, config, inv_freq, weights, lora_scale, gist_input):
         self.config, self.inv_freq, self.weights, self.lora_scale = config, inv_freq, weights, lora_scale
+        self.gist_input = gist_input
 
     def linear(self, x, layer, name):
         weight = self.weights[f"model.layers.{layer}.{name}.weight"]
@@ -207,15 +215,17 @@ class Twin:
         p = scores.masked_fill(~masks, -math.inf).softmax(-1)
         return self.linear(torch.einsum("hij,jhd->ihd", p, v).flatten(1), layer, "self_attn.o_proj")
 
+    def embed(self, stream, place):
+        embedding, gists = self.weights["model.embed_tokens.weight"], self.weights["gist_embeddings"]
+        level = stream.level[place]
+        if level < 0:
+            return embedding[stream.token[place]]
+        row = gists[min(level, len(gists) - 1)]
+        return row if self.gist_input == "row" else row + embedding[stream.tokens_under(place)].mean(0)
+
     def logits(self, stream, policy):
         """[n, vocab] of a whole stream."""
-        embedding, gists = self.weights["model.embed_tokens.weight"], self.weights["gist_embeddings"]
-        x = torch.stack(
-            [
-                embedding[token] if level < 0 else gists[min(level, len(gists) - 1)]
-                for level, token in zip(stream.level, stream.token)
-            ]
-        )
+        x = torch.stack([self.embed(stream, place) for place in range(len(stream.level))])
         mask = gist_mask(stream)
         for layer in range(self.config.num_hidden_layers):
             name = f"model.layers.{layer}."
@@ -223,7 +233,7 @@ class Twin:
             h = self.norm(x, name + "post_attention_layernorm")
             gate = torch.nn.functional.silu(self.linear(h, layer, "mlp.gate_proj"))
             x = x + self.linear(gate * self.linear(h, layer, "mlp.up_proj"), layer, "mlp.down_proj")
-        output = self.weights.get("lm_head.weight", embedding)
+        output = self.weights.get("lm_head.weight", self.weights["model.embed_tokens.weight"])
         return self.norm(x, "model.norm") @ output.T
 
 
