@@ -127,7 +127,7 @@ void print_result(const train::LayerBudget& result) {
   if (const auto* best = result.best()) {
     fmt::print("{}\n", layers_key(best->shares));
   } else {
-    fmt::print("no budget is better than an even one\n");
+    fmt::print("no budget of as many chunks is better than an even one\n");
   }
 }
 
