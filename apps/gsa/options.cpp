@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/split.h"
 #include "documents.h"
 #include "engine/memory.h"
 #include "find_model.h"
@@ -187,14 +188,12 @@ attention::PolicySpec parse_policy(const std::string& policy) {
 
 std::vector<attention::PolicySpec> parse_policies(const std::string& policies) {
   std::vector<attention::PolicySpec> specs;
-  for (std::size_t begin = 0; begin <= policies.size();) {
-    const std::size_t end = std::min(policies.find(',', begin), policies.size());
-    if (end == begin) {
+  for (const std::string_view policy : core::split(policies, ',')) {
+    if (policy.empty()) {
       core::input_error("policies: '{}' has an empty entry: write for example full,gsa@16",
                         policies);
     }
-    specs.push_back(attention::PolicySpec::parse(policies.substr(begin, end - begin)));
-    begin = end + 1;
+    specs.push_back(attention::PolicySpec::parse(policy));
   }
   return specs;
 }

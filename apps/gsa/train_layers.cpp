@@ -12,6 +12,7 @@
 
 #include "attention/budget.h"
 #include "core/error.h"
+#include "core/split.h"
 #include "engine/policy_run.h"
 #include "options.h"
 #include "progress.h"
@@ -45,16 +46,6 @@ struct LayersArgs {
   bool is_json = false, is_quiet = false;
 };
 
-std::vector<attention::ChunkSizes> parse_sizes(const std::string& text) {
-  std::vector<attention::ChunkSizes> sizes;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    sizes.push_back(attention::ChunkSizes::parse(text.substr(begin, end - begin)));
-    begin = end + 1;
-  }
-  return sizes;
-}
-
 std::string layers_key(const std::vector<double>& shares) {
   attention::PolicySpec spec = attention::PolicySpec::parse("gsa");
   spec.layer_shares = shares;
@@ -66,8 +57,9 @@ std::string layers_key(const std::vector<double>& shares) {
 std::vector<attention::PolicySpec> make_policies(const LayersArgs& args,
                                                  const std::shared_ptr<const model::Model>& model) {
   std::vector<attention::PolicySpec> policies;
-  for (const auto& sizes : parse_sizes(args.chunks)) {
-    const attention::PolicySpec written = train::row_policy(sizes, args.policy_keys);
+  for (const std::string_view chunks : core::split(args.chunks, ',')) {
+    const attention::PolicySpec written =
+        train::row_policy(attention::ChunkSizes::parse(chunks), args.policy_keys);
     if (!written.layer_shares.empty())
       core::input_error("train layers: leave layers= out of --policy-keys: it is looked for");
     if (written.budget.kind == attention::Budget::Kind::top_p)

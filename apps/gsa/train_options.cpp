@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/split.h"
 #include "train/rows.h"
 
 namespace gsa::apps {
@@ -22,28 +23,17 @@ double default_lr(DataKind stage, train::Trained trained) {
 
 double default_gist_lr(DataKind stage, double lr) { return stage == DataKind::cpt ? 5e-3 : lr; }
 
-/// Parts between separators; empty ones count.
-std::vector<std::string> split(const std::string& text, char separator = ',') {
-  std::vector<std::string> parts(1);
-  for (const char c : text) {
-    if (c == separator) {
-      parts.emplace_back();
-    } else {
-      parts.back() += c;
-    }
-  }
-  return parts;
-}
-
 /// Chunk sizes, with keys of their own behind a colon, as 16:read=full: they win over common ones.
 attention::PolicySpec parse_chunks(const std::string& text, const std::string& common_keys) {
   if (text == "full") return train::row_policy({}, {});
   const std::size_t end = text.ends_with(':') ? text.size() : std::min(text.find(':'), text.size());
   std::string keys = text.substr(std::min(end + 1, text.size()));
   const std::string own = ":" + keys;
-  for (const std::string& part : split(common_keys, ':')) {
-    if (part.empty() || own.find(":" + part.substr(0, part.find('=')) + "=") != own.npos) continue;
-    keys += (keys.empty() ? "" : ":") + part;
+  for (const std::string_view part : core::split(common_keys, ':')) {
+    const std::string key = fmt::format(":{}=", part.substr(0, part.find('=')));
+    if (part.empty() || own.find(key) != own.npos) continue;
+    if (!keys.empty()) keys += ':';
+    keys += part;
   }
   return train::row_policy(attention::ChunkSizes::parse(text.substr(0, end)), keys);
 }
@@ -51,14 +41,15 @@ attention::PolicySpec parse_chunks(const std::string& text, const std::string& c
 std::vector<attention::PolicySpec> parse_all_chunks(const std::string& texts,
                                                     const std::string& keys) {
   std::vector<attention::PolicySpec> policies;
-  for (const std::string& text : split(texts)) policies.push_back(parse_chunks(text, keys));
+  for (const std::string_view text : core::split(texts, ','))
+    policies.push_back(parse_chunks(std::string(text), keys));
   return policies;
 }
 
-model::LoraTarget parse_target(const std::string& name) {
+model::LoraTarget parse_target(std::string_view name) {
   for (const model::LoraTarget target : model::kLoraTargets) {
     const std::string_view known = model::lora_target_name(target);
-    if (name == known || name + "_proj" == known) return target;
+    if (name == known || known == std::string(name) + "_proj") return target;
   }
   std::vector<std::string_view> names;
   for (const model::LoraTarget target : model::kLoraTargets)
@@ -336,7 +327,7 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
   if (args.rank) options.rank = *args.rank;
   if (args.targets) {
     options.targets.clear();
-    for (const std::string& name : split(*args.targets)) {
+    for (const std::string_view name : core::split(*args.targets, ',')) {
       const model::LoraTarget target = parse_target(name);
       if (std::ranges::find(options.targets, target) == options.targets.end())
         options.targets.push_back(target);

@@ -8,6 +8,7 @@
 
 #include "attention/policy.h"
 #include "core/error.h"
+#include "core/split.h"
 
 namespace gsa::attention {
 namespace {
@@ -145,21 +146,11 @@ void set_budget(PolicySpec& spec, Budget budget) {
   spec.budget = budget;
 }
 
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(separator, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 /// Shares of layers: 1/0.5*3/2 is 1/0.5/0.5/0.5/2.
 std::vector<double> parse_shares(std::string_view key, std::string_view value) {
   constexpr std::int64_t kMostLayers = 4096;
   std::vector<double> shares;
-  for (const std::string_view part : split(value, '/')) {
+  for (const std::string_view part : core::split(value, '/')) {
     const std::size_t star = part.find('*');
     const auto share = parse_number<double>(key, part.substr(0, star), 0.0, 1000.0);
     const std::int64_t count =
@@ -295,7 +286,7 @@ PolicySpec defaults_of(const Kind& kind) {
 }  // namespace
 
 PolicySpec PolicySpec::parse(std::string_view text) {
-  const std::vector<std::string_view> parts = split(text, ':');
+  const std::vector<std::string_view> parts = core::split(text, ':');
   const std::size_t at = parts[0].find('@');
   const Kind& kind = find_kind(parts[0].substr(0, at));
   PolicySpec spec = defaults_of(kind);
@@ -327,7 +318,7 @@ PolicySpec PolicySpec::parse(std::string_view text) {
 std::string PolicySpec::trained_keys(std::string_view keys) {
   if (keys.empty()) return "";
   const std::string text = parse(fmt::format("gsa:{}", keys)).to_string();
-  std::vector<std::string_view> kept = split(text, ':');
+  std::vector<std::string_view> kept = core::split(text, ':');
   std::erase_if(kept, [](std::string_view part) { return !is_trained_key(key_of(part)); });
   return fmt::format("{}", fmt::join(kept, ":"));
 }
@@ -337,7 +328,7 @@ PolicySpec PolicySpec::with_defaults(std::string_view keys) const {
   const std::string text = trained_keys(keys);
   PolicySpec spec = *this;
   spec.settled.clear();
-  for (const std::string_view part : split(text, ':')) {
+  for (const std::string_view part : core::split(text, ':')) {
     const std::string_view key = key_of(part);
     if (!takes(find_kind(name), key)) continue;
     if (!settled.contains(key)) {
@@ -416,8 +407,7 @@ const Names& PolicySpec::known_keys() {
       {"gists", "which gists the answer attends: selected, all or hidden"},
       {"route",
        "what a chunk is scored by: its gist, the mean of its raw keys, the sum of both, or the "
-       "oracle, "
-       "its true attention, which is not counted"},
+       "oracle, its true attention, which is not counted"},
       {"unfold", "with a chosen chunk: only itself (chunk), the next one too, or both neighbours"},
       {"layers",
        "factors of the budget, one per layer, as 1/0.5*3/2 (1 for layers that are not named)"},
@@ -430,8 +420,7 @@ const Names& PolicySpec::known_keys() {
       {"seed", "of policy random"},
       {"adapter",
        "adapter file of this policy, or none; keys that it was trained with (gsa info) are "
-       "defaults "
-       "of gsa and gist-only"},
+       "defaults of gsa and gist-only"},
   };
   return keys;
 }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/split.h"
 #include "core/utf8.h"
 #include "eval/generate.h"
 
@@ -26,16 +27,6 @@ constexpr std::int64_t max_per_cell = 1000;
 constexpr std::int64_t max_needles = 64;
 constexpr std::int64_t max_predicted = 65536;
 constexpr std::size_t max_list_len = 64;
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
 
 const Kind* find_kind(std::string_view name) {
   for (const auto& [known, kind] : kinds)
@@ -70,7 +61,7 @@ class Parser {
                                      std::int64_t low, std::int64_t high) const {
     std::vector<std::int64_t> values;
     std::set<std::int64_t> seen;
-    for (std::string_view part : split(text, ',')) {
+    for (std::string_view part : core::split(text, ',')) {
       if (option == "depths" && part.ends_with('%')) part.remove_suffix(1);
       values.push_back(integer(option, part, low, high));
       if (!seen.insert(values.back()).second)
@@ -129,7 +120,7 @@ bool is_generated(std::string_view spec) {
 
 GeneratedTask parse_generated(std::string_view spec) {
   const Parser parser(spec);
-  auto parts = split(spec, ':');
+  auto parts = core::split(spec, ':');
   const Kind* kind = find_kind(parts.front());
   if (kind == nullptr) {
     input_error(

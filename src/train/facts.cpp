@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "train/phrasing.h"
+
 namespace gsa::train {
 namespace {
 
@@ -14,12 +16,6 @@ constexpr std::array<std::string_view, 32> kNames = {
     "Eclipse",   "Everest", "Falcon",  "Fresco",  "Glacier", "Gondola",  "Halcyon", "Heron",
     "Ivory",     "Jasper",  "Kodiak",  "Lantern", "Maple",   "Meridian", "Monsoon", "Nutmeg",
     "Onyx",      "Pelican", "Quartz",  "Rowan",   "Saffron", "Tundra",   "Umber",   "Willow"};
-
-/// A way to say it, with ways to ask for it; {0} is the name, {1} the number.
-struct Phrasing {
-  const char* sentence;
-  std::array<const char*, 2> questions;
-};
 
 constexpr std::array<Phrasing, 5> kPhrasings = {{
     {" The code for {0} is {1}.", {"What is the code for {0}?", "Which code does {0} have?"}},

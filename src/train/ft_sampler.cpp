@@ -15,6 +15,7 @@
 #include "train/context_cost.h"
 #include "train/facts.h"
 #include "train/permutation.h"
+#include "train/phrasing.h"
 
 namespace gsa::train {
 namespace {
@@ -36,11 +37,6 @@ void shuffle(std::vector<T>& values, Rng& rng) {
     std::swap(values[i - 1], values[rng.below(static_cast<std::uint32_t>(i))]);
 }
 
-/// Uniform in [low, high].
-std::int64_t draw_between(std::int64_t low, std::int64_t high, Rng& rng) {
-  return low + rng.below(static_cast<std::uint32_t>(high - low + 1));
-}
-
 }  // namespace
 
 /// A row as it fills.
@@ -52,7 +48,7 @@ class FtSampler::Row {
         sampler_(sampler) {
     target = request.max_tokens;
     if (rng.uniform() >= sampler.options_.full_rows && sampler.options_.min_tokens < target)
-      target = draw_between(sampler.options_.min_tokens, target, rng);
+      target = draw_between<std::int64_t>(sampler.options_.min_tokens, target, rng);
     used = cost_of(sampler.prompt_.opening(), PiecePlace::first);
   }
 
@@ -267,8 +263,7 @@ void FtSampler::fill_with_made_tasks(Row& row, const Tokens& text) const {
   for (const auto& kind : kinds) {
     if (std::ssize(suffixes) + num_clozes + num_quotes >= options_.max_suffixes) break;
     if (const auto* about_text = std::get_if<AboutText>(&kind)) {
-      (about_text->is_cloze ? num_clozes : num_quotes) =
-          static_cast<int>(draw_between(2, 4, row.rng));
+      (about_text->is_cloze ? num_clozes : num_quotes) = draw_between(2, 4, row.rng);
       continue;
     }
     const MadeTask task = maker.make(std::get<Kind>(kind));
@@ -350,9 +345,11 @@ std::optional<Suffix> FtSampler::make_quote(const Tokens& piece, Rng& rng) const
     return is_broken ? std::string() : std::string(core::trimmed(decoded));
   };
   const std::int64_t last = std::max<std::int64_t>(0, len - max_quote - max_answer - max_shift);
-  const std::int64_t begin = to_word(draw_between(0, last, rng));
-  const std::int64_t middle = to_word(begin + draw_between(min_quote, max_quote, rng));
-  const std::int64_t end = to_word(middle + draw_between(min_answer, max_answer, rng));
+  const std::int64_t begin = to_word(draw_between<std::int64_t>(0, last, rng));
+  const std::int64_t middle =
+      to_word(begin + draw_between<std::int64_t>(min_quote, max_quote, rng));
+  const std::int64_t end =
+      to_word(middle + draw_between<std::int64_t>(min_answer, max_answer, rng));
   if (end > len) return std::nullopt;
   const std::string quote = text(begin, middle), answer = text(middle, end);
   if (quote.empty() || answer.empty()) return std::nullopt;

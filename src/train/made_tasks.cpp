@@ -11,16 +11,12 @@
 #include "core/utf8.h"
 #include "train/facts.h"
 #include "train/made_words.h"
+#include "train/phrasing.h"
 
 namespace gsa::train {
 namespace {
 
 using core::Rng;
-
-/// Uniform in [low, high].
-int draw_between(int low, int high, Rng& rng) {
-  return low + static_cast<int>(rng.below(static_cast<std::uint32_t>(high - low + 1)));
-}
 
 template <typename List>
 const auto& pick(const List& list, Rng& rng) {
@@ -62,12 +58,6 @@ std::string capitalised(std::string word) {
 std::string filled(const char* pattern, std::string_view a, std::string_view b = {}) {
   return fmt::format(fmt::runtime(pattern), a, b);
 }
-
-/// A way to say it, with ways to ask for it; {0} is the name, {1} the answer.
-struct Phrasing {
-  const char* sentence;
-  std::array<const char*, 2> questions;
-};
 
 constexpr std::array<Phrasing, 8> kNumberPhrasings = {{
     {" The invoice of {0} bears the number {1}.",
