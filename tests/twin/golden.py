@@ -41,7 +41,7 @@ def word_starts_of(folder, twin):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    texts = {token_id: tokenizer.decode([token_id]) for token_id in tokenizer.get_vocab().values()}
+    texts = {token_id: tokenizer.decode([token_id]) for token_id in sorted(tokenizer.get_vocab().values())}
     return {token_id: twin.starts_word(text) for token_id, text in texts.items() if text and "\ufffd" not in text}
 
 
