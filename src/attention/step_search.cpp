@@ -55,9 +55,10 @@ void StepSearch::choose(std::int64_t layer, const float* q, const RowRanges& row
   const std::int64_t num_products = num_searches * expected_nodes() * keys_.head_dim();
   const int num_tasks = static_cast<int>(std::clamp<std::int64_t>(
       num_products / kMinTaskProducts, 1, std::min<int>(parallel_.num_threads(), num_searches)));
+  // Rounded up: task 0, which the caller's thread begins first, takes the larger share.
+  const auto bound = [&](int task) { return (num_searches * task + num_tasks - 1) / num_tasks; };
   parallel_.run(num_tasks, [&](int task) {
-    const std::int64_t end = num_searches * (task + 1) / num_tasks;
-    for (std::int64_t i = num_searches * task / num_tasks; i < end; ++i) descend(searches_[i]);
+    for (std::int64_t i = bound(task); i < bound(task + 1); ++i) descend(searches_[i]);
   });
   num_scored_only_ = 0;
   for (std::int64_t kv_head = 0; kv_head < keys_.num_kv_heads(); ++kv_head) {

@@ -178,36 +178,32 @@ void score_avx512(const ScoreArgs& args) {
   const std::int64_t d = args.head_dim, padded = padded_dim(d);
   alignas(64) float q[kMaxHeads * kMaxHeadDim];
   alignas(64) float scores[kMaxHeads * kTileKeys];
-  const Brain* rows[kTileKeys];
   for (std::int64_t first = 0; first < args.num_queries; first += kMaxHeads) {
     const std::int64_t rest_heads = args.num_queries - first;
     const int num_heads = rest_heads < kMaxHeads ? static_cast<int>(rest_heads) : kMaxHeads;
     for (int h = 0; h < num_heads; ++h)
       Avx512::prepare_q(args.q + (first + h) * d, d, q + h * padded);
-    TileReader<Brain> reader(args.runs, 0, d);
-    for (std::int64_t begin = 0; begin < args.num_keys; begin += kTileKeys) {
-      const std::int64_t rest = args.num_keys - begin;
-      const int num_keys = rest < kTileKeys ? static_cast<int>(rest) : kTileKeys;
-      reader.fill_keys(rows, num_keys);
+    for_each_tile<Brain>(args, [&](std::int64_t begin, int num_keys, const Brain* const* rows,
+                                   const Brain* const* ahead) {
       switch (num_heads) {
         case 1:
-          Avx512::score_rows<1>(q, d, rows, num_keys, nullptr, scores);
+          Avx512::score_rows<1>(q, d, rows, num_keys, ahead, scores);
           break;
         case 2:
-          Avx512::score_rows<2>(q, d, rows, num_keys, nullptr, scores);
+          Avx512::score_rows<2>(q, d, rows, num_keys, ahead, scores);
           break;
         case 3:
-          Avx512::score_rows<3>(q, d, rows, num_keys, nullptr, scores);
+          Avx512::score_rows<3>(q, d, rows, num_keys, ahead, scores);
           break;
         default:
-          Avx512::score_rows<kMaxHeads>(q, d, rows, num_keys, nullptr, scores);
+          Avx512::score_rows<kMaxHeads>(q, d, rows, num_keys, ahead, scores);
           break;
       }
       for (int h = 0; h < num_heads; ++h) {
         float* out = args.out + (first + h) * args.stride + begin;
         for (int j = 0; j < num_keys; ++j) out[j] = scores[h * kTileKeys + j];
       }
-    }
+    });
   }
 }
 

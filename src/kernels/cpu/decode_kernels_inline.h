@@ -13,8 +13,9 @@
 namespace gsa::kernels {
 namespace {
 
-constexpr int kTileKeys = 128;  // their keys and values of 64 dimensions fit the first-level cache
-constexpr int kMaxHeads = 4;    // heads that share one pass over a tile
+constexpr int kTileKeys = 256;
+constexpr int kScoreTileKeys = 64;
+constexpr int kMaxHeads = 4;  // heads that share one pass over a tile
 
 /// Addresses of the rows of a tile; behind its keys the last is repeated.
 template <typename T>
@@ -43,9 +44,11 @@ class TileReader {
     }
   }
 
+  /// Keys alone; behind them the last is repeated, up to a multiple of four.
   void fill_keys(const T** keys, int num_keys) {
     for_each_part(num_keys,
                   [&](int filled, int count) { list_rows(run_->k, count, keys + filled); });
+    for (int j = num_keys; j % 4 != 0; ++j) keys[j] = keys[num_keys - 1];
   }
 
  private:
@@ -275,34 +278,50 @@ void prepare(core::DataType type, const float* q, std::int64_t head_dim, float* 
   }
 }
 
+/// Goes through the keys of runs in tiles: tile(begin, num_keys, rows, ahead), where `ahead` are
+/// rows of the next tile to be asked for meanwhile, as many, or null.
+template <typename T, typename F>
+inline void for_each_tile(const ScoreArgs& args, F tile) {
+  const T* rows[2][kScoreTileKeys];
+  TileReader<T> reader(args.runs, 0, args.head_dim);
+  const auto keys_from = [&](std::int64_t begin) {
+    const std::int64_t rest = args.num_keys - begin;
+    return rest < kScoreTileKeys ? static_cast<int>(rest) : kScoreTileKeys;
+  };
+  reader.fill_keys(rows[0], keys_from(0));
+  int current = 0;
+  for (std::int64_t begin = 0; begin < args.num_keys; begin += kScoreTileKeys, current ^= 1) {
+    const int num_next = keys_from(begin + kScoreTileKeys);
+    const T** const next = rows[current ^ 1];
+    if (num_next > 0) reader.fill_keys(next, num_next);
+    tile(begin, keys_from(begin), rows[current], num_next == kScoreTileKeys ? next : nullptr);
+  }
+}
+
 template <class S, typename T>
 void score_of(const ScoreArgs& args) {
-  const T* rows[kTileKeys];
   const std::int64_t d = args.head_dim;
-  TileReader<T> reader(args.runs, 0, d);
-  for (std::int64_t begin = 0; begin < args.num_keys; begin += kTileKeys) {
-    const std::int64_t rest = args.num_keys - begin;
-    const int num_keys = rest < kTileKeys ? static_cast<int>(rest) : kTileKeys;
-    reader.fill_keys(rows, num_keys);
-    for (std::int64_t h = 0; h < args.num_queries; h += kMaxHeads) {
-      const float* q = args.q + h * d;
-      float* out = args.out + h * args.stride + begin;
-      switch (args.num_queries - h) {
-        case 1:
-          score_rows<S, T, 1>(q, d, rows, num_keys, nullptr, out, args.stride);
-          break;
-        case 2:
-          score_rows<S, T, 2>(q, d, rows, num_keys, nullptr, out, args.stride);
-          break;
-        case 3:
-          score_rows<S, T, 3>(q, d, rows, num_keys, nullptr, out, args.stride);
-          break;
-        default:
-          score_rows<S, T, kMaxHeads>(q, d, rows, num_keys, nullptr, out, args.stride);
-          break;
-      }
-    }
-  }
+  for_each_tile<T>(
+      args, [&](std::int64_t begin, int num_keys, const T* const* rows, const T* const* ahead) {
+        for (std::int64_t h = 0; h < args.num_queries; h += kMaxHeads, ahead = nullptr) {
+          const float* q = args.q + h * d;
+          float* out = args.out + h * args.stride + begin;
+          switch (args.num_queries - h) {
+            case 1:
+              score_rows<S, T, 1>(q, d, rows, num_keys, ahead, out, args.stride);
+              break;
+            case 2:
+              score_rows<S, T, 2>(q, d, rows, num_keys, ahead, out, args.stride);
+              break;
+            case 3:
+              score_rows<S, T, 3>(q, d, rows, num_keys, ahead, out, args.stride);
+              break;
+            default:
+              score_rows<S, T, kMaxHeads>(q, d, rows, num_keys, ahead, out, args.stride);
+              break;
+          }
+        }
+      });
 }
 
 template <class S>
