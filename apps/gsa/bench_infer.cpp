@@ -41,9 +41,7 @@ bool has_random_store(const BenchInferArgs& args, const model::Model& model, std
 }
 
 MemoryPlan plan_of(const engine::PolicyRun& run, std::int64_t context) {
-  const bool has_gists = attention::make_policy(run.spec)->uses_gists();
-  return plan_memory(*run.model, has_gists ? run.spec.layout.chunk_sizes : attention::ChunkSizes{},
-                     context);
+  return plan_memory(*run.model, run.spec, context);
 }
 
 /// What would fail in the middle of the work fails before it.

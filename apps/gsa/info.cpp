@@ -101,6 +101,7 @@ std::string to_json(const InfoArgs& args, const model::Model& model, const Memor
                       {"weight_bytes", plan.weights},
                       {"raw_kv_bytes_per_1k_tokens", plan.raw_per_token * 1000},
                       {"gist_kv_bytes_per_1k_tokens", plan.gists_per_token * 1000},
+                      {"chunk_key_bytes_per_1k_tokens", plan.chunk_keys_per_token * 1000},
                       {"context_kv_bytes", plan.context()},
                       {"total_bytes", plan.total()},
                       {"available_bytes", plan.available ? Json(*plan.available) : Json(nullptr)},
@@ -152,9 +153,15 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
   }
   fmt::print("\nMemory in {} on {}\n", model::dtype_name(model.dtype()), model.device().str());
   print_line("weights", format_bytes(static_cast<double>(plan.weights)));
-  print_line("KV per 1k tokens",
-             fmt::format("{} raw, {} gists (chunks of {})", format_bytes(plan.raw_per_token * 1000),
-                         format_bytes(plan.gists_per_token * 1000), plan.chunk_sizes.to_string()));
+  print_line(
+      "KV per 1k tokens",
+      fmt::format("{} raw, {} gists{} (chunks of {})", format_bytes(plan.raw_per_token * 1000),
+                  format_bytes(plan.gists_per_token * 1000),
+                  plan.chunk_keys_per_token == 0
+                      ? ""
+                      : fmt::format(", {} mean keys of chunks",
+                                    format_bytes(plan.chunk_keys_per_token * 1000)),
+                  plan.chunk_sizes.to_string()));
   print_line("context", fmt::format("{} for {} tokens", format_bytes(plan.context()),
                                     format_count(plan.num_context)));
   print_line(
@@ -173,11 +180,13 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
 }
 
 int run_info(const InfoArgs& args) {
-  const auto chunk_sizes = attention::ChunkSizes::parse(args.chunks);
+  auto spec = attention::PolicySpec::parse("gsa");
+  spec.layout.chunk_sizes = attention::ChunkSizes::parse(args.chunks);
   ModelSet models = ModelSet::load(args.model);
   const model::Model& model = *models.preferred();
+  if (model.adapter() != nullptr) spec = spec.with_defaults(model.adapter()->policy_keys);
   const MemoryPlan plan = plan_memory(
-      model, chunk_sizes, args.num_context > 0 ? args.num_context : model.config().trained_window);
+      model, spec, args.num_context > 0 ? args.num_context : model.config().trained_window);
   const auto rounding = rounding_of(args, models);
   if (args.is_json) {
     fmt::print("{}\n", to_json(args, model, plan, rounding));

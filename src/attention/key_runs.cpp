@@ -13,6 +13,21 @@ at::ScalarType scalar_type(const KvStore& store) {
 
 }  // namespace
 
+void append_runs(std::span<const KvAddresses> spans, core::DataType type, std::int64_t head_dim,
+                 Range entries, std::int64_t kv_head, std::vector<kernels::KeyRun>& runs) {
+  for (const KvAddresses& span : spans) {
+    const std::int64_t begin = std::max(entries.begin, span.begin);
+    const std::int64_t end = std::min(entries.end, span.begin + span.len);
+    if (begin >= end) continue;
+    const std::int64_t offset =
+        (kv_head * span.head_stride + (begin - span.begin) * head_dim) * core::block_bytes(type);
+    const auto at_offset = [offset](const void* first) {
+      return first == nullptr ? nullptr : static_cast<const std::byte*>(first) + offset;
+    };
+    runs.push_back({at_offset(span.k), at_offset(span.v), end - begin});
+  }
+}
+
 KeyAddresses::KeyAddresses(const KvStore& store)
     : store_(store),
       type_(element_type(scalar_type(store))),
@@ -36,20 +51,6 @@ void KeyAddresses::load(std::int64_t layer) {
 std::int64_t KeyAddresses::len(int level) const {
   const auto& spans = spans_[1 + level];
   return spans.empty() ? 0 : spans.back().begin + spans.back().len;
-}
-
-void KeyAddresses::add_runs(int level, Range entries, std::int64_t kv_head,
-                            std::vector<kernels::KeyRun>& runs) const {
-  const std::int64_t value_bytes = core::block_bytes(type_);
-  for (const KvAddresses& span : spans_[1 + level]) {
-    const std::int64_t begin = std::max(entries.begin, span.begin);
-    const std::int64_t end = std::min(entries.end, span.begin + span.len);
-    if (begin >= end) continue;
-    const std::int64_t offset =
-        (kv_head * span.head_stride + (begin - span.begin) * head_dim()) * value_bytes;
-    runs.push_back({static_cast<const std::byte*>(span.k) + offset,
-                    static_cast<const std::byte*>(span.v) + offset, end - begin});
-  }
 }
 
 }  // namespace gsa::attention

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "attention/kv_store.h"
@@ -8,6 +9,11 @@
 #include "kernels/cpu/decode_attention.h"
 
 namespace gsa::attention {
+
+/// Appends the runs of entries of a KV head of an arena to `runs`.
+///   type, head_dim  of its keys and values
+void append_runs(std::span<const KvAddresses> spans, core::DataType type, std::int64_t head_dim,
+                 Range entries, std::int64_t kv_head, std::vector<kernels::KeyRun>& runs);
 
 /// Where the entries of one layer of a store lie in memory, for the CPU kernels. Memory is kept
 /// from layer to layer.
@@ -27,7 +33,9 @@ class KeyAddresses {
 
   /// Appends the runs of entries of a KV head to `runs`.
   void add_runs(int level, Range entries, std::int64_t kv_head,
-                std::vector<kernels::KeyRun>& runs) const;
+                std::vector<kernels::KeyRun>& runs) const {
+    append_runs(spans_[1 + level], type_, head_dim(), entries, kv_head, runs);
+  }
   /// Runs that `add_runs` makes of one range, at most.
   std::int64_t max_runs(int level) const { return std::ssize(spans_[1 + level]); }
 

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/chunk_keys.h"
 #include "attention/kv_store.h"
 #include "attention/layout.h"
 #include "attention/visible.h"
@@ -93,9 +94,9 @@ struct SelectInput {
 };
 
 /// A policy decides what is visible, nothing else: how context is read, what a suffix query always
-/// sees, what it selects. One instance serves one sequence (it may keep state per layer, e.g. mean
-/// keys). A suffix is prompts and the rows that are generated behind each of them; the last row of
-/// a prompt gives the first token and counts as generated.
+/// sees, what it selects. One instance serves one sequence (it may keep state per layer, e.g.
+/// chunk keys). A suffix is prompts and the rows that are generated behind each of them; the last
+/// row of a prompt gives the first token and counts as generated.
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -120,7 +121,10 @@ class Policy {
   /// Attention that raw keys received from raw rows of the context in a layer, f32 [H_kv, n]: see
   /// `attention_mass`. Called for one slice of the context after the other.
   virtual void observe(std::int64_t layer, const at::Tensor& mass) { (void)layer, (void)mass; }
-  /// Goes on behind a context that `reader` has read, with what it observed.
+  /// Keys that chunks are scored by in place of their gists' keys; nullptr: there are none.
+  virtual ChunkKeys* chunk_keys() { return nullptr; }
+  const ChunkKeys* chunk_keys() const { return const_cast<Policy*>(this)->chunk_keys(); }
+  /// Goes on behind a context that `reader` has read, with what it observed or computed.
   virtual void follow(const Policy& reader) { (void)reader; }
 
   /// Suffix rows to come are a prompt, until `end_prompt`.

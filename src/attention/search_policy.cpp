@@ -10,6 +10,8 @@
 #include <ATen/ops/zeros.h>
 
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "attention/attend_parts.h"
 #include "attention/budget.h"
@@ -132,11 +134,21 @@ at::Tensor score_all(const at::Tensor& q, const at::Tensor& keys) {
 /// Of gsa and meanpool: scores nodes by their gists, chunks perhaps by their raw keys.
 class ChunkSearch final : public SearchPolicy {
  public:
-  using SearchPolicy::SearchPolicy;
+  explicit ChunkSearch(PolicySpec spec) : SearchPolicy(std::move(spec)) {
+    const bool adds_gists = this->spec().route == PolicySpec::Route::both;
+    if (adds_gists || this->spec().route == PolicySpec::Route::mean) keys_.emplace(adds_gists);
+  }
 
-  void truncate(std::int64_t num_raw) override {
-    (void)num_raw;
-    vectors_.clear();
+  ChunkKeys* chunk_keys() override { return keys_ ? &*keys_ : nullptr; }
+  /// Another kind of policy, or one with other chunks, may have read the context.
+  void follow(const Policy& reader) override {
+    const ChunkKeys* computed = reader.chunk_keys();
+    if (keys_ && computed != nullptr && reader.spec().route == spec().route &&
+        reader.spec().layout == spec().layout)
+      keys_->follow(*computed);
+  }
+  void truncate(std::int64_t) override {
+    if (keys_) keys_->truncate();
   }
 
  private:
@@ -150,8 +162,9 @@ class ChunkSearch final : public SearchPolicy {
   at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
                    const at::Tensor& ids) override {
     if (spec().route == PolicySpec::Route::oracle) return true_scores(input, q);
-    const KvArena arena =
-        scores_means(level) ? vectors_of_chunks(input) : input.arenas->gists[level];
+    if (scores_means(level)) keys_->update(input.layer, *input.arenas, *input.layout);
+    const KvArena& arena =
+        scores_means(level) ? keys_->of_layer(input.layer) : input.arenas->gists[level];
     if (!ids.defined()) {
       std::vector<at::Tensor> parts;
       for (const KvSpan& span : arena.spans) parts.push_back(score_all(q, span.k.to(at::kFloat)));
@@ -185,25 +198,6 @@ class ChunkSearch final : public SearchPolicy {
     return scores;
   }
 
-  /// What the chunks of a layer are scored by instead of their gists: the mean of their raw keys,
-  /// to which `route=both` adds the key of the gist. Kept, in f32.
-  KvArena vectors_of_chunks(const SelectInput& input) {
-    if (std::ssize(vectors_) <= input.layer) vectors_.resize(input.layer + 1);
-    at::Tensor& vectors = vectors_[input.layer];  // [H_kv, M, d]
-    const std::int64_t known = vectors.defined() ? vectors.size(1) : 0;
-    const std::int64_t total = input.layout->num_nodes(0);
-    if (known < total) {
-      at::Tensor added =
-          mean_raw_keys(input.arenas->raw, *input.layout, {known, total}, at::kFloat);
-      if (spec().route == PolicySpec::Route::both) {
-        for (const KvSpan& span : spans_in(input.arenas->gists[0], {known, total}))
-          added.narrow(1, span.begin - known, span.len()).add_(span.k);
-      }
-      vectors = vectors.defined() ? at::cat({vectors, added}, 1) : added;
-    }
-    return {{{vectors.narrow(1, 0, total), {}, 0}}};
-  }
-
   /// Logarithm of the mass that full attention would give every chunk, over the scale: as `score`.
   static at::Tensor true_scores(const SelectInput& input, const at::Tensor& q) {
     const Layout& layout = *input.layout;
@@ -223,7 +217,7 @@ class ChunkSearch final : public SearchPolicy {
         .div_(input.scale);
   }
 
-  std::vector<at::Tensor> vectors_;  // per layer
+  std::optional<ChunkKeys> keys_;
 };
 
 class QuestSearch final : public SearchPolicy {

@@ -37,7 +37,7 @@ StepAttention::StepAttention(Policy& policy, KvStore& store, const Layout& layou
   shape_ = {keys_.type(), num_kv_heads, num_heads / num_kv_heads, store.shape().head_dim,
             static_cast<float>(scale)};
   if (is_search(policy.spec().name))
-    search_.emplace(policy.spec(), keys_, layout, num_heads, scale, parallel_);
+    search_.emplace(policy.spec(), policy.chunk_keys(), keys_, layout, num_heads, scale, parallel_);
   runs_.resize(num_kv_heads);
   views_.resize(num_kv_heads);
 }
@@ -79,7 +79,12 @@ void StepAttention::attend_loaded(std::int64_t layer, const float* q, float* out
     row_rule_ = rule;
   }
   const bool has_selection = policy_.selects(layer) && layout_.num_nodes(0) > 0;
-  if (has_selection) search_->choose(layer, q, row_);
+  if (has_selection) {
+    ChunkKeys* const chunk_keys = policy_.chunk_keys();
+    if (chunk_keys != nullptr && chunk_keys->len(layer) < layout_.num_nodes(0))
+      chunk_keys->update(layer, store_.arenas(layer), layout_);
+    search_->choose(layer, q, row_);
+  }
   std::int64_t num_attended = 0;
   for (std::int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head) {
     list_runs(kv_head, has_selection);

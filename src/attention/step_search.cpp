@@ -12,9 +12,11 @@ constexpr std::int64_t kMinTaskProducts = 1 << 15;
 
 }  // namespace
 
-StepSearch::StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const Layout& layout,
-                       std::int64_t num_heads, double scale, kernels::Parallel& parallel)
+StepSearch::StepSearch(const PolicySpec& spec, const ChunkKeys* chunk_keys,
+                       const KeyAddresses& keys, const Layout& layout, std::int64_t num_heads,
+                       double scale, kernels::Parallel& parallel)
     : spec_(spec),
+      chunk_keys_(chunk_keys),
       keys_(keys),
       layout_(layout),
       scale_(scale),
@@ -25,8 +27,6 @@ StepSearch::StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const L
       kept_(layout.num_levels() * keys.num_kv_heads()) {
   if (spec.mode == PolicySpec::Mode::group)
     sums_of_q_.resize(keys.num_kv_heads() * keys.head_dim());
-  if (spec.route != PolicySpec::Route::gist)
-    means_.emplace(keys, layout, spec.route == PolicySpec::Route::both);
   for (std::size_t i = 0; i < searches_.size(); ++i) {
     searches_[i].kv_head = static_cast<std::int64_t>(i) / per_head_;
     searches_[i].chosen.resize(layout.num_levels());
@@ -41,14 +41,21 @@ std::span<StepSearch::Search> StepSearch::searches_of(std::int64_t kv_head) {
 void StepSearch::add_node_runs(int level, Range nodes, std::int64_t kv_head,
                                std::vector<kernels::KeyRun>& runs) const {
   if (scores_means(level)) {
-    means_->add_runs(nodes, kv_head, runs);
+    append_runs(chunk_spans_, keys_.type(), keys_.head_dim(), nodes, kv_head, runs);
   } else {
     keys_.add_runs(level, nodes, kv_head, runs);
   }
 }
 
+void StepSearch::load_chunk_keys(std::int64_t layer) {
+  chunk_spans_.clear();
+  for (const KvSpan& span : chunk_keys_->of_layer(layer).spans)
+    chunk_spans_.push_back(
+        {span.k.const_data_ptr(), nullptr, span.k.stride(0), span.begin, span.len()});
+}
+
 void StepSearch::choose(std::int64_t layer, const float* q, const RowRanges& row) {
-  if (means_) means_->load(layer);
+  if (chunk_keys_ != nullptr) load_chunk_keys(layer);
   prepare(layer, q);
   score_top();
   const auto num_searches = static_cast<std::int64_t>(searches_.size());
@@ -132,7 +139,7 @@ void StepSearch::score_top() {
       auto& runs = task_runs_[task];
       runs.clear();
       add_node_runs(top_, {begin, end}, kv_head, runs);
-      kernels::score_keys(node_type(top_), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
+      kernels::score_keys(keys_.type(), searches_of(kv_head)[0].q, per_head_, keys_.head_dim(),
                           {runs, end - begin},
                           top_scores_.data() + kv_head * per_head_ * num_nodes + begin, num_nodes);
       at += end - begin;
@@ -161,7 +168,7 @@ void StepSearch::descend(Search& search) {
   for (int level = top_ - 1; level >= 0; --level) {
     list_candidates(search, level);
     const std::int64_t count = std::ssize(search.candidates);
-    kernels::score_keys(node_type(level), search.q, 1, keys_.head_dim(), {search.runs, count},
+    kernels::score_keys(keys_.type(), search.q, 1, keys_.head_dim(), {search.runs, count},
                         search.scores.data(), count);
     pick(search, level, std::span(search.scores).first(count), search.candidates);
   }

@@ -1,14 +1,13 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "attention/budget.h"
+#include "attention/chunk_keys.h"
 #include "attention/key_runs.h"
 #include "attention/layout.h"
-#include "attention/mean_keys.h"
 #include "attention/policy.h"
 #include "attention/visible.h"
 #include "kernels/cpu/parallel.h"
@@ -19,11 +18,13 @@ namespace gsa::attention {
 /// SearchPolicy::select chooses, without tensors. Memory is kept from row to row.
 class StepSearch {
  public:
-  /// All are kept by reference.
-  StepSearch(const PolicySpec& spec, const KeyAddresses& keys, const Layout& layout,
-             std::int64_t num_heads, double scale, kernels::Parallel& parallel);
+  /// All are kept by reference. chunk_keys: what the policy scores chunks by, or nullptr.
+  StepSearch(const PolicySpec& spec, const ChunkKeys* chunk_keys, const KeyAddresses& keys,
+             const Layout& layout, std::int64_t num_heads, double scale,
+             kernels::Parallel& parallel);
 
-  /// Chooses among the chunks of the layer that `keys` has loaded; there is one at least.
+  /// Chooses among the chunks of the layer that `keys` has loaded; there is one at least, and all
+  /// have their chunk keys.
   ///   q    [H, d] f32
   ///   row  the static part of the visible set
   void choose(std::int64_t layer, const float* q, const RowRanges& row);
@@ -55,13 +56,11 @@ class StepSearch {
 
   void add_node_runs(int level, Range nodes, std::int64_t kv_head,
                      std::vector<kernels::KeyRun>& runs) const;
-  bool scores_means(int level) const { return means_ && level == 0; }
+  bool scores_means(int level) const { return chunk_keys_ != nullptr && level == 0; }
   std::int64_t max_node_runs(int level) const {
-    return scores_means(level) ? 1 : keys_.max_runs(level);
+    return scores_means(level) ? std::ssize(chunk_spans_) : keys_.max_runs(level);
   }
-  core::DataType node_type(int level) const {
-    return scores_means(level) ? core::DataType::f32 : keys_.type();
-  }
+  void load_chunk_keys(std::int64_t layer);
   void prepare(std::int64_t layer, const float* q);
   void score_top();
   std::int64_t expected_nodes() const;
@@ -81,11 +80,12 @@ class StepSearch {
   void collect_marked(std::int64_t num_nodes, std::vector<std::int32_t>& ids);
 
   const PolicySpec& spec_;
+  const ChunkKeys* chunk_keys_;
+  std::vector<KvAddresses> chunk_spans_;  // of the chunk keys of a layer
   const KeyAddresses& keys_;
   const Layout& layout_;
   double scale_;
   kernels::Parallel& parallel_;
-  std::optional<MeanKeys> means_;  // scored in place of the gists of chunks
   std::int64_t group_, per_head_;  // query heads and searches of a KV head
   std::vector<Search> searches_;   // [H_kv * per_head_]
   std::vector<float> sums_of_q_;   // [H_kv, d] in mode group

@@ -65,7 +65,7 @@ void Reading::fill_randomly(std::uint64_t seed) {
         append_random(store_, layer, level, layout_.num_nodes(level), generator);
     }
   });
-  store_bytes_ = store_.bytes();
+  finish();
 }
 
 }  // namespace gsa::engine

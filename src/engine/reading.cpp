@@ -49,11 +49,12 @@ double count_visible(const attention::Layout& layout, const attention::StaticRul
 }  // namespace
 
 void check_memory(const attention::KvShape& shape, const attention::Layout& layout,
-                  std::int64_t available_bytes) {
+                  bool has_chunk_keys, std::int64_t available_bytes) {
   std::int64_t num_entries = layout.num_raw();
   for (int level = 0; level < shape.num_levels; ++level) num_entries += layout.num_nodes(level);
   const std::int64_t needed_bytes =
-      num_entries * kv_entry_bytes(shape) * shape.num_layers * shape.num_kv_heads;
+      num_entries * kv_entry_bytes(shape) * shape.num_layers * shape.num_kv_heads +
+      (has_chunk_keys ? attention::ChunkKeys::bytes_of(shape, layout) : 0);
   if (needed_bytes <= available_bytes) return;
   core::resource_error(
       "reading: keys and values of {} tokens need {} MB, {} MB are free: use a shorter document, "
@@ -136,7 +137,7 @@ void Reading::check_context(const ContextTokens& context, const model::ModelConf
 void Reading::reserve() {
   if (const auto available_bytes = available_memory_bytes();
       available_bytes && model_->device().is_cpu()) {
-    check_memory(store_.shape(), layout_, *available_bytes);
+    check_memory(store_.shape(), layout_, policy_->chunk_keys() != nullptr, *available_bytes);
   }
   store_.reserve(kRawLevel, num_tokens());
   for (int level = 0; level < store_.shape().num_levels; ++level)
@@ -179,8 +180,18 @@ void Reading::run(std::int64_t segment_len, const ReadProgress& progress) {
     model_->forward(batch, no_rows);
     if (progress) progress(end, num_tokens());
   }
+  finish();
   seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void Reading::finish() {
   store_bytes_ = store_.bytes();
+  attention::ChunkKeys* const chunk_keys = policy_->chunk_keys();
+  if (chunk_keys == nullptr) return;
+  for (std::int64_t layer = 0; layer < store_.shape().num_layers; ++layer) {
+    if (policy_->selects(layer)) chunk_keys->update(layer, store_.arenas(layer), layout_);
+  }
+  store_bytes_ += chunk_keys->bytes();
 }
 
 bool Reading::serves(const model::Model& model, const attention::PolicySpec& spec) const {

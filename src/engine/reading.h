@@ -55,7 +55,8 @@ class Reading {
   const ContextTokens& context() const { return context_; }
   std::int64_t num_tokens() const { return static_cast<std::int64_t>(context_.ids.size()); }
   double seconds() const { return seconds_; }
-  /// Keys and values of the context in bytes.
+  /// Keys and values of the context in bytes, and the keys of its chunks where the policy that read
+  /// it chooses by them.
   std::int64_t store_bytes() const { return store_bytes_; }
 
   /// The context's layout under the options of a policy that this reading serves: policies without
@@ -73,6 +74,8 @@ class Reading {
   void fill_randomly(std::uint64_t seed);
   std::int64_t segment_end(std::int64_t begin, std::int64_t segment_len) const;
   void run(std::int64_t segment_len, const ReadProgress& progress);
+  /// Computes what conversations share beside keys and values, once these are complete.
+  void finish();
 
   std::shared_ptr<const model::Model> model_;
   std::unique_ptr<attention::Policy> policy_;  // of the first reader
@@ -93,9 +96,9 @@ std::vector<std::uint8_t> word_start_bytes(std::span<const std::int64_t> ids,
                                            const std::vector<bool>& word_starts);
 
 /// Resource error that tells what is needed, unless the keys and values of a layout's tokens and
-/// gists fit in `available_bytes`.
+/// gists fit in `available_bytes`, with the keys of chunks if a policy has such.
 void check_memory(const attention::KvShape& shape, const attention::Layout& layout,
-                  std::int64_t available_bytes);
+                  bool has_chunk_keys, std::int64_t available_bytes);
 
 /// Bytes of one key with its value, of one layer and KV head.
 std::int64_t kv_entry_bytes(const attention::KvShape& shape);

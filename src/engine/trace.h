@@ -42,6 +42,7 @@ class ForwardingPolicy : public attention::Policy {
   void observe(std::int64_t layer, const at::Tensor& mass) override {
     policy_->observe(layer, mass);
   }
+  attention::ChunkKeys* chunk_keys() override { return policy_->chunk_keys(); }
   void follow(const attention::Policy& reader) override { policy_->follow(reader); }
   void begin_prompt() override { policy_->begin_prompt(); }
   void end_prompt() override { policy_->end_prompt(); }

@@ -48,8 +48,8 @@ TEST(StepAttention, AllocatesNothingWhileTheStoreHasRoom) {
   at::manual_seed(1);
   for (const char* text :
        {"full", "streaming:tokens=64", "gist-only@16", "gsa@8", "gsa@16:mode=group", "gsa@4-4",
-        "gsa@16-4:tokens=256", "gsa@4-4:top_p=0.5", "gsa@8:top_p=0.3", "gsa@16:gists=all", "meanpool@8",
-        "meanpool@16:tokens=256"}) {
+        "gsa@16-4:tokens=256", "gsa@4-4:top_p=0.5", "gsa@8:top_p=0.3", "gsa@16:gists=all",
+        "gsa@8:route=both", "meanpool@8", "meanpool@16:tokens=256"}) {
     const auto policy = make_policy(PolicySpec::parse(text));
     Layout layout(policy->spec().layout);
     layout.append(std::vector<std::uint8_t>(kNumRaw, 1));

@@ -157,14 +157,38 @@ TEST(Reading, StoresEveryTokenAndGist) {
   EXPECT_EQ(reading->store_bytes(), num_entries * 3 /*layers*/ * 2 /*heads*/ * 2 /*k, v*/ * 8 * 4);
 }
 
+TEST(Reading, KeepsTheKeysOfChunksForAllConversations) {
+  const auto model = test::tiny_model();
+  const auto spec = PolicySpec::parse("gsa@4:route=both");
+  const auto reading = Reading::read(model, spec, random_context(70, 5), 32);
+  const auto plain = Reading::read(model, PolicySpec::parse("gsa@4"), random_context(70, 5), 32);
+  const std::int64_t num_chunks = reading->layout(spec.layout).num_nodes(0);
+  // Layer 0 chooses no chunks.
+  EXPECT_EQ(reading->store_bytes() - plain->store_bytes(), num_chunks * 2 * 2 /*heads*/ * 8 * 4);
+  const auto policy = attention::make_policy(spec);
+  policy->follow(reading->policy());
+  const auto first_key = [](const attention::Policy& of) {
+    return of.chunk_keys()->of_layer(1).spans[0].k.const_data_ptr();
+  };
+  EXPECT_EQ(first_key(*policy), first_key(reading->policy()));
+  for (const char* text : {"gsa@4:route=mean", "gsa@8:route=both"}) {
+    const auto other = attention::make_policy(PolicySpec::parse(text));
+    other->follow(reading->policy());
+    EXPECT_EQ(other->chunk_keys()->len(1), 0) << text;
+  }
+  EXPECT_THROW(
+      check_memory(model->kv_shape(1), reading->layout(spec.layout), true, plain->store_bytes()),
+      Error);
+}
+
 TEST(Reading, TellsWhatALongContextNeeds) {
   const auto spec = PolicySpec::parse("gsa@4-2");
   const auto reading = Reading::read(test::tiny_model(), spec, random_context(70, 5), 32);
   const auto shape = test::tiny_model()->kv_shape(2);
   const auto layout = reading->layout(spec.layout);
-  EXPECT_NO_THROW(check_memory(shape, layout, reading->store_bytes()));
+  EXPECT_NO_THROW(check_memory(shape, layout, false, reading->store_bytes()));
   try {
-    check_memory(shape, layout, reading->store_bytes() - 1);
+    check_memory(shape, layout, false, reading->store_bytes() - 1);
     FAIL() << "it does not fit";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::resource);
