@@ -102,19 +102,21 @@ void StepAttention::attend_loaded(std::int64_t layer, const float* q, float* out
   }
 }
 
-/// The visible set of a KV head as runs of memory, every key once.
+/// The visible set of a KV head as runs of memory, every key once. Gists come last: they lie apart
+/// from each other, and the kernel asks for what follows its first tile ahead of time.
 void StepAttention::list_runs(std::int64_t kv_head, bool has_selection) {
   HeadRuns& list = runs_[kv_head];
   list.runs.clear();
   list.runs.reserve(most_runs(has_selection));
   list.num_keys = 0;
-  for (int level = 0; level < row_.num_gist_levels; ++level) add(level, row_.gists[level], kv_head);
   if (has_selection) {
-    add_selected(kv_head);
+    add_selected_tokens(kv_head);
+    if (search_->attends_gists()) add_selected_gists(kv_head);
   } else {
     add(kRawLevel, row_.sinks, kv_head);
     add(kRawLevel, row_.local, kv_head);
   }
+  for (int level = 0; level < row_.num_gist_levels; ++level) add(level, row_.gists[level], kv_head);
 }
 
 void StepAttention::add(int level, Range entries, std::int64_t kv_head) {
@@ -122,21 +124,8 @@ void StepAttention::add(int level, Range entries, std::int64_t kv_head) {
   runs_[kv_head].num_keys += entries.size();
 }
 
-/// Selected gists, and the raw tokens of selected chunks between sinks and local tokens.
-void StepAttention::add_selected(std::int64_t kv_head) {
-  if (search_->attends_gists()) {
-    for (int level = 0; level < layout_.num_levels(); ++level) {
-      Range pending;  // ids that follow each other make one run
-      for (const std::int32_t id : search_->kept(level, kv_head)) {
-        if (id != pending.end) {
-          add(level, pending, kv_head);
-          pending.begin = id;
-        }
-        pending.end = id + 1;
-      }
-      add(level, pending, kv_head);
-    }
-  }
+/// Raw tokens of selected chunks, between sinks and local tokens.
+void StepAttention::add_selected_tokens(std::int64_t kv_head) {
   Range pending = row_.sinks;
   const auto add_raw = [&](Range tokens) {
     if (tokens.begin > pending.end) {
@@ -152,6 +141,20 @@ void StepAttention::add_selected(std::int64_t kv_head) {
   }
   add_raw(row_.local);
   add(kRawLevel, pending, kv_head);
+}
+
+void StepAttention::add_selected_gists(std::int64_t kv_head) {
+  for (int level = 0; level < layout_.num_levels(); ++level) {
+    Range pending;  // ids that follow each other make one run
+    for (const std::int32_t id : search_->kept(level, kv_head)) {
+      if (id != pending.end) {
+        add(level, pending, kv_head);
+        pending.begin = id;
+      }
+      pending.end = id + 1;
+    }
+    add(level, pending, kv_head);
+  }
 }
 
 std::int64_t StepAttention::most_runs(bool has_selection) const {

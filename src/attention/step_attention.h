@@ -47,7 +47,8 @@ class StepAttention {
   void attend_loaded(std::int64_t layer, const float* q, float* out);
   void list_runs(std::int64_t kv_head, bool has_selection);
   void add(int level, Range entries, std::int64_t kv_head);
-  void add_selected(std::int64_t kv_head);
+  void add_selected_tokens(std::int64_t kv_head);
+  void add_selected_gists(std::int64_t kv_head);
   std::int64_t most_runs(bool has_selection) const;
 
   Policy& policy_;
