@@ -56,7 +56,7 @@ std::string summary(const engine::ResultRow& row) {
       "{}: read {} tokens in {:.1f} s with {} of full attention's key reads, {} tokens of answer "
       "at "
       "{:.1f} ms each, {} of the keys read ({}{} per token), peak memory {}",
-      row.policy, format_count(row.context_tokens), row.prefill_seconds,
+      brief_policy(row.policy), format_count(row.context_tokens), row.prefill_seconds,
       format_percent(row.prefill_fraction), row.answer_tokens, row.decode_ms_per_token,
       format_percent(row.fraction_read), nominal, format_bytes(row.kv_bytes_per_token),
       format_bytes(static_cast<double>(row.peak_memory_bytes)));
@@ -78,7 +78,7 @@ std::string comparison_table(const std::vector<std::string>& questions,
     table.add_heading((i == 0 ? "" : "\n") + without_control_characters(questions[i]));
     for (std::size_t j = i; j < rows.size(); j += questions.size()) {
       const engine::ResultRow& row = rows[j];
-      table.add_row({row.policy, format_count(row.context_tokens),
+      table.add_row({brief_policy(row.policy), format_count(row.context_tokens),
                      fmt::format("{:.1f}", row.prefill_seconds),
                      fmt::format("{:.1f}", row.decode_ms_per_token),
                      format_percent(row.fraction_read), format_bytes(row.kv_bytes_per_token),
@@ -131,13 +131,13 @@ int run_comparison(const AskArgs& args, const Job& job, ModelSet& models,
   options.generate = args.generate;
   options.generate.cancel = work.token();
   std::size_t num_answers = 0;
-  options.on_policy = [&](const std::string& policy) { progress.begin(policy); };
+  options.on_policy = [&](const std::string& policy) { progress.begin(brief_policy(policy)); };
   options.on_read = [&](std::int64_t done, std::int64_t total) {
     work.check();
     progress.update(done, total);
   };
   options.on_row = [&](const engine::ResultRow& row) {
-    progress.begin(fmt::format("{}: {} of {} answers", row.policy, ++num_answers,
+    progress.begin(fmt::format("{}: {} of {} answers", brief_policy(row.policy), ++num_answers,
                                runs.size() * job.questions.size()));
   };
   const auto rows = engine::compare(runs, job.documents, job.questions, options);
@@ -161,7 +161,8 @@ int run_streaming(const AskArgs& args, const Job& job, const engine::PolicyRun& 
   for (const std::string& question : job.questions) session.check(question, generate);
 
   engine::reset_peak_memory();
-  read_with_progress(session, job.documents, run.spec.to_string(), work, !args.is_quiet);
+  read_with_progress(session, job.documents, brief_policy(run.spec.to_string()), work,
+                     !args.is_quiet);
   generate.on_token = [](std::string_view text) {
     fmt::print("{}", text);
     std::fflush(stdout);

@@ -21,6 +21,7 @@
 #include "peak_memory.h"
 #include "progress.h"
 #include "step_cost.h"
+#include "table.h"
 #include "terminal.h"
 #include "train/flops.h"
 
@@ -111,8 +112,8 @@ class BenchInfer {
 
   std::shared_ptr<const engine::Reading> read(const engine::PolicyRun& run,
                                               const engine::ContextTokens& context) {
-    progress_.begin(fmt::format("{} {}, {} tokens", task_name(args_.task), run.spec.to_string(),
-                                context.ids.size()));
+    progress_.begin(fmt::format("{} {}, {} tokens", task_name(args_.task),
+                                brief_policy(run.spec.to_string()), context.ids.size()));
     return engine::Reading::read(run.model, run.spec, context, args_.segment_len,
                                  [&](std::int64_t done, std::int64_t total) {
                                    work_.check();
@@ -216,7 +217,7 @@ class BenchInfer {
   /// Milliseconds per token, greedily. Generates until enough tokens were timed: after random
   /// tokens a model may end its turn early. Emptying the caches is taken off the time.
   double decode(engine::Session& session, InferTimes& result) {
-    progress_.begin(fmt::format("decode {}, {} tokens", session.policy().to_string(),
+    progress_.begin(fmt::format("decode {}, {} tokens", brief_policy(session.policy().to_string()),
                                 session.reading()->num_tokens()));
     double seconds = 0;
     std::int64_t num_timed = 0;

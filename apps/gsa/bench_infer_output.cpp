@@ -82,7 +82,7 @@ std::string to_table(const BenchInferArgs& args, const InferHeader& header,
     const double amount = is_decode ? result.bytes_per_token() : result.flops_per_token;
     const double limit =
         is_decode ? header.machine.stream_bytes_per_second : header.machine.peak_flops;
-    table.add_row({result.policy,
+    table.add_row({brief_policy(result.policy),
                    format_count(result.context) + (result.has_random_store ? "*" : ""),
                    fmt::format("{:.3f}", ms.median()), fmt::format("{:.3f}", ms.min()),
                    fmt::format("{:.3f}", ms.max()), fmt::format("{:.1f}", result.per_second(1)),

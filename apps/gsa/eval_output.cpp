@@ -60,9 +60,10 @@ std::string scores_table(const eval::Findings& findings,
                {"tokens", right}});
   for (const eval::Summary& summary : findings.summaries) {
     const auto conditions = eval::conditions_of(entrants, summary.policy);
-    table.add_row({summary.task, summary.policy, adapter_name(conditions), conditions.context_read,
-                   conditions.is_query_aware ? "yes" : "no", format_count(summary.num_items),
-                   summary.metric, format_interval(summary.score, scale_of(summary.metric)),
+    table.add_row({summary.task, brief_policy(summary.policy), adapter_name(conditions),
+                   conditions.context_read, conditions.is_query_aware ? "yes" : "no",
+                   format_count(summary.num_items), summary.metric,
+                   format_interval(summary.score, scale_of(summary.metric)),
                    format_percent(summary.fraction_read),
                    fmt::format("{:.0f}", summary.context_tokens)});
   }
@@ -81,13 +82,13 @@ std::string budgets_table(const eval::Findings& findings,
   bool is_any_off = false;
   const auto add_row = [&](const std::string& policy, std::string read, std::string score) {
     const auto conditions = eval::conditions_of(entrants, policy);
-    table.add_row({"  " + policy, adapter_name(conditions), conditions.context_read,
+    table.add_row({"  " + brief_policy(policy), adapter_name(conditions), conditions.context_read,
                    conditions.is_query_aware ? "yes" : "no", std::move(read), std::move(score)});
   };
   for (const eval::EqualBudget& one : findings.equal_budgets) {
     table.add_heading(fmt::format(
         "{}, as much as {} ({} of the keys): {} items, {} shorter than a policy's floor left out",
-        one.task, one.target, format_percent(one.target_fraction), one.num_items,
+        one.task, brief_policy(one.target), format_percent(one.target_fraction), one.num_items,
         one.left_out.size()));
     const double scale = scale_of(metric_of(findings, one.task));
     for (const auto& row : one.rows) {
@@ -117,7 +118,8 @@ std::string comparisons_table(const eval::Findings& findings) {
                {"p (Holm)", right}});
   for (const eval::Comparison& one : findings.comparisons) {
     const std::string metric = metric_of(findings, one.task);
-    table.add_row({one.task, one.policy, one.baseline, format_count(one.num_items),
+    table.add_row({one.task, brief_policy(one.policy), brief_policy(one.baseline),
+                   format_count(one.num_items),
                    format_interval(one.test.difference, scale_of(metric)) +
                        (eval::is_loss(metric) ? " nats" : ""),
                    fmt::format("{:.4f}", one.test.p_value), fmt::format("{:.4f}", one.holm_p)});
@@ -134,7 +136,7 @@ std::string diagnoses_table(const eval::Findings& findings) {
                {"attention recovered", right},
                {"entropy (nats)", right}});
   for (const eval::TaskDiagnosis& one : findings.diagnoses) {
-    table.add_row({one.task, one.policy, format_count(one.num_items),
+    table.add_row({one.task, brief_policy(one.policy), format_count(one.num_items),
                    format_percent(one.answer_recall), format_percent(one.mass_recovered),
                    fmt::format("{:.2f}", one.choice_entropy)});
   }

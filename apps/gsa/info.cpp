@@ -155,13 +155,13 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
   print_line("weights", format_bytes(static_cast<double>(plan.weights)));
   print_line(
       "KV per 1k tokens",
-      fmt::format("{} raw, {} gists{} (chunks of {})", format_bytes(plan.raw_per_token * 1000),
-                  format_bytes(plan.gists_per_token * 1000),
-                  plan.chunk_keys_per_token == 0
-                      ? ""
-                      : fmt::format(", {} mean keys of chunks",
-                                    format_bytes(plan.chunk_keys_per_token * 1000)),
-                  plan.chunk_sizes.to_string()));
+      fmt::format(
+          "{} raw, {} gists{} (chunks of {})", format_bytes(plan.raw_per_token * 1000),
+          format_bytes(plan.gists_per_token * 1000),
+          plan.chunk_keys_per_token == 0
+              ? ""
+              : fmt::format(", {} keys of chunks", format_bytes(plan.chunk_keys_per_token * 1000)),
+          plan.chunk_sizes.to_string()));
   print_line("context", fmt::format("{} for {} tokens", format_bytes(plan.context()),
                                     format_count(plan.num_context)));
   print_line(
@@ -180,8 +180,8 @@ void print_text(const InfoArgs& args, const model::Model& model, const MemoryPla
 }
 
 int run_info(const InfoArgs& args) {
-  auto spec = attention::PolicySpec::parse("gsa");
-  spec.layout.chunk_sizes = attention::ChunkSizes::parse(args.chunks);
+  auto spec =
+      attention::PolicySpec::parse("gsa@" + attention::ChunkSizes::parse(args.chunks).to_string());
   ModelSet models = ModelSet::load(args.model);
   const model::Model& model = *models.preferred();
   if (model.adapter() != nullptr) spec = spec.with_defaults(model.adapter()->policy_keys);

@@ -54,6 +54,20 @@ void wrap_line(std::string_view line, std::size_t width, std::vector<std::string
 
 }  // namespace
 
+std::string brief_policy(std::string_view name) {
+  constexpr std::string_view key = ":layers=";
+  constexpr std::size_t most = 12;  // characters of a list that stays
+  std::string out;
+  for (std::size_t at = name.find(key); at != std::string_view::npos; at = name.find(key)) {
+    const std::size_t begin = at + key.size();
+    const std::size_t end = std::min(name.find(':', begin), name.size());
+    out += name.substr(0, begin);
+    out += end - begin > most ? "..." : name.substr(begin, end - begin);
+    name.remove_prefix(end);
+  }
+  return out += name;
+}
+
 std::vector<std::string> wrap(std::string_view text, std::size_t width) {
   std::vector<std::string> lines;
   while (true) {

@@ -41,6 +41,10 @@ class Table {
   std::vector<std::variant<Row, Heading>> lines_;
 };
 
+/// The name of a policy for tables and lines of text: long lists of `layers=` shrink to "...". JSON
+/// has the whole name.
+std::string brief_policy(std::string_view name);
+
 /// Breaks a text into lines of at most `width` columns, between words where that is possible. Line
 /// feeds in the text are kept.
 std::vector<std::string> wrap(std::string_view text, std::size_t width);

@@ -14,7 +14,7 @@ const KvArena& ChunkKeys::of_layer(std::int64_t layer) const {
 
 void ChunkKeys::update(std::int64_t layer, const KvArenas& arenas, const Layout& layout) {
   if (std::ssize(layers_) <= layer) layers_.resize(layer + 1);
-  auto& [keys, is_shared] = layers_[layer];
+  auto& [keys, num_shared] = layers_[layer];
   const Range missing{keys.len(), layout.num_nodes(0)};
   if (missing.size() <= 0) return;
   at::Tensor added = mean_raw_keys(arenas.raw, layout, missing, at::kFloat);
@@ -23,8 +23,7 @@ void ChunkKeys::update(std::int64_t layer, const KvArenas& arenas, const Layout&
       added.narrow(1, span.begin - missing.begin, span.len()).add_(span.k);
   }
   added = added.to(arenas.raw.spans[0].k.scalar_type()).contiguous();
-  const bool has_own = std::ssize(keys.spans) > (is_shared ? 1 : 0);
-  if (has_own) {
+  if (keys.spans.size() > num_shared) {
     at::Tensor& own = keys.spans.back().k;
     own = at::cat({own, added}, 1);
   } else {
@@ -34,11 +33,7 @@ void ChunkKeys::update(std::int64_t layer, const KvArenas& arenas, const Layout&
 
 void ChunkKeys::follow(const ChunkKeys& reader) {
   layers_ = reader.layers_;
-  for (Layer& layer : layers_) layer.is_shared = !layer.keys.spans.empty();
-}
-
-void ChunkKeys::truncate() {
-  for (Layer& layer : layers_) layer.keys.spans.resize(layer.is_shared ? 1 : 0);
+  for (Layer& layer : layers_) layer.num_shared = layer.keys.spans.size();
 }
 
 std::int64_t ChunkKeys::bytes() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -19,23 +20,24 @@ class ChunkKeys {
 
   /// Chunks of a layer that have their key.
   std::int64_t len(std::int64_t layer) const { return of_layer(layer).len(); }
-  /// At most two spans, of keys [H_kv, chunks, d] without values; valid until the next update.
+  /// Spans of keys [H_kv, chunks, d] without values, what is shared first; valid until the next
+  /// call that changes them.
   const KvArena& of_layer(std::int64_t layer) const;
 
   /// Goes on behind what another holds, which is shared.
   void follow(const ChunkKeys& reader);
-  /// Forgets what was computed since then.
-  void truncate();
+  /// Forgets everything.
+  void clear() { layers_.clear(); }
 
   /// Bytes of all keys, shared ones included.
   std::int64_t bytes() const;
-  /// Bytes that the keys of a layout's chunks need in all layers of a store.
+  /// Bytes that the keys of a layout's chunks need at most: in all layers of a store.
   static std::int64_t bytes_of(const KvShape& shape, const Layout& layout);
 
  private:
   struct Layer {
     KvArena keys;
-    bool is_shared = false;  // the first span
+    std::size_t num_shared = 0;  // spans, the first ones
   };
 
   bool adds_gists_;

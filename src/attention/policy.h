@@ -122,8 +122,11 @@ class Policy {
   /// `attention_mass`. Called for one slice of the context after the other.
   virtual void observe(std::int64_t layer, const at::Tensor& mass) { (void)layer, (void)mass; }
   /// Keys that chunks are scored by in place of their gists' keys; nullptr: there are none.
-  virtual ChunkKeys* chunk_keys() { return nullptr; }
-  const ChunkKeys* chunk_keys() const { return const_cast<Policy*>(this)->chunk_keys(); }
+  virtual const ChunkKeys* chunk_keys() const { return nullptr; }
+  /// Computes those of a layer that are missing.
+  virtual void update_chunk_keys(std::int64_t layer, const KvArenas& arenas, const Layout& layout) {
+    (void)layer, (void)arenas, (void)layout;
+  }
   /// Goes on behind a context that `reader` has read, with what it observed or computed.
   virtual void follow(const Policy& reader) { (void)reader; }
 

@@ -139,7 +139,11 @@ class ChunkSearch final : public SearchPolicy {
     if (adds_gists || this->spec().route == PolicySpec::Route::mean) keys_.emplace(adds_gists);
   }
 
-  ChunkKeys* chunk_keys() override { return keys_ ? &*keys_ : nullptr; }
+  const ChunkKeys* chunk_keys() const override { return keys_ ? &*keys_ : nullptr; }
+  void update_chunk_keys(std::int64_t layer, const KvArenas& arenas,
+                         const Layout& layout) override {
+    if (keys_) keys_->update(layer, arenas, layout);
+  }
   /// Another kind of policy, or one with other chunks, may have read the context.
   void follow(const Policy& reader) override {
     const ChunkKeys* computed = reader.chunk_keys();
@@ -148,7 +152,7 @@ class ChunkSearch final : public SearchPolicy {
       keys_->follow(*computed);
   }
   void truncate(std::int64_t) override {
-    if (keys_) keys_->truncate();
+    if (keys_) keys_->clear();
   }
 
  private:
@@ -162,7 +166,7 @@ class ChunkSearch final : public SearchPolicy {
   at::Tensor score(const SelectInput& input, int level, const at::Tensor& q,
                    const at::Tensor& ids) override {
     if (spec().route == PolicySpec::Route::oracle) return true_scores(input, q);
-    if (scores_means(level)) keys_->update(input.layer, *input.arenas, *input.layout);
+    if (scores_means(level)) update_chunk_keys(input.layer, *input.arenas, *input.layout);
     const KvArena& arena =
         scores_means(level) ? keys_->of_layer(input.layer) : input.arenas->gists[level];
     if (!ids.defined()) {

@@ -80,9 +80,9 @@ void StepAttention::attend_loaded(std::int64_t layer, const float* q, float* out
   }
   const bool has_selection = policy_.selects(layer) && layout_.num_nodes(0) > 0;
   if (has_selection) {
-    ChunkKeys* const chunk_keys = policy_.chunk_keys();
+    const ChunkKeys* const chunk_keys = policy_.chunk_keys();
     if (chunk_keys != nullptr && chunk_keys->len(layer) < layout_.num_nodes(0))
-      chunk_keys->update(layer, store_.arenas(layer), layout_);
+      policy_.update_chunk_keys(layer, store_.arenas(layer), layout_);
     search_->choose(layer, q, row_);
   }
   std::int64_t num_attended = 0;
@@ -102,8 +102,7 @@ void StepAttention::attend_loaded(std::int64_t layer, const float* q, float* out
   }
 }
 
-/// The visible set of a KV head as runs of memory, every key once. Gists come last: they lie apart
-/// from each other, and the kernel asks for what follows its first tile ahead of time.
+/// The visible set of a KV head as runs of memory, every key once.
 void StepAttention::list_runs(std::int64_t kv_head, bool has_selection) {
   HeadRuns& list = runs_[kv_head];
   list.runs.clear();

@@ -62,7 +62,7 @@ void StepSearch::choose(std::int64_t layer, const float* q, const RowRanges& row
   const std::int64_t num_products = num_searches * expected_nodes() * keys_.head_dim();
   const int num_tasks = static_cast<int>(std::clamp<std::int64_t>(
       num_products / kMinTaskProducts, 1, std::min<int>(parallel_.num_threads(), num_searches)));
-  // Rounded up: task 0, which the caller's thread begins first, takes the larger share.
+  // Rounded up: the first task, which the caller's thread has before others wake, is no smaller.
   const auto bound = [&](int task) { return (num_searches * task + num_tasks - 1) / num_tasks; };
   parallel_.run(num_tasks, [&](int task) {
     for (std::int64_t i = bound(task); i < bound(task + 1); ++i) descend(searches_[i]);

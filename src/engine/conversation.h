@@ -61,6 +61,12 @@ class Conversation {
   }
   const attention::Layout& layout() const { return layout_; }
   const attention::KvStore& store() const { return store_; }
+  /// Keys and values held, and the keys of chunks where the policy chooses by them; what is shared
+  /// counts.
+  std::int64_t store_bytes() const {
+    const attention::ChunkKeys* chunk_keys = policy_->chunk_keys();
+    return store_.bytes() + (chunk_keys == nullptr ? 0 : chunk_keys->bytes());
+  }
 
   /// Makes room for tokens to come, so that they append without copies.
   void reserve(std::int64_t num_tokens) { store_.reserve(attention::kRawLevel, num_tokens); }

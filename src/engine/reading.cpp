@@ -186,12 +186,11 @@ void Reading::run(std::int64_t segment_len, const ReadProgress& progress) {
 
 void Reading::finish() {
   store_bytes_ = store_.bytes();
-  attention::ChunkKeys* const chunk_keys = policy_->chunk_keys();
-  if (chunk_keys == nullptr) return;
+  if (policy_->chunk_keys() == nullptr) return;
   for (std::int64_t layer = 0; layer < store_.shape().num_layers; ++layer) {
-    if (policy_->selects(layer)) chunk_keys->update(layer, store_.arenas(layer), layout_);
+    if (policy_->selects(layer)) policy_->update_chunk_keys(layer, store_.arenas(layer), layout_);
   }
-  store_bytes_ += chunk_keys->bytes();
+  store_bytes_ += policy_->chunk_keys()->bytes();
 }
 
 bool Reading::serves(const model::Model& model, const attention::PolicySpec& spec) const {

@@ -25,9 +25,10 @@ struct ContextTokens {
 };
 
 /// A context as a model has read it: keys and values of every raw token and gist. Never changed
-/// once made; sessions work on forks, from any thread. What it holds depends on the model and on
-/// the rule under which the context is read, not on what a policy selects later, so policies may
-/// share one.
+/// once made; sessions work on forks, from any thread. Keys and values depend on the model and
+/// on the rule under which the context is read, not on what a policy selects later, so policies may
+/// share one. It also has the chunk keys of the policy that read it, for all of the same route and
+/// layout; others compute theirs in every conversation.
 class Reading {
  public:
   /// Reads segment by segment: memory grows with the store, not with the square of the length. A

@@ -90,8 +90,9 @@ struct Answer {
   /// prompt and the row of every generated token, all layers.
   double fraction_read = 0;
   double kv_bytes_per_token =
-      0;                         ///< keys and values read per answer query, all layers and KV heads
-  std::int64_t store_bytes = 0;  ///< keys and values that are held now, context included
+      0;  ///< keys and values read per answer query, all layers and KV heads
+  std::int64_t store_bytes =
+      0;  ///< keys and values (and chunk keys) that are held now, context included
 
   /// Milliseconds per token after the first; 0 if there is only one.
   double decode_ms_per_token() const;

@@ -42,7 +42,11 @@ class ForwardingPolicy : public attention::Policy {
   void observe(std::int64_t layer, const at::Tensor& mass) override {
     policy_->observe(layer, mass);
   }
-  attention::ChunkKeys* chunk_keys() override { return policy_->chunk_keys(); }
+  const attention::ChunkKeys* chunk_keys() const override { return policy_->chunk_keys(); }
+  void update_chunk_keys(std::int64_t layer, const attention::KvArenas& arenas,
+                         const attention::Layout& layout) override {
+    policy_->update_chunk_keys(layer, arenas, layout);
+  }
   void follow(const attention::Policy& reader) override { policy_->follow(reader); }
   void begin_prompt() override { policy_->begin_prompt(); }
   void end_prompt() override { policy_->end_prompt(); }

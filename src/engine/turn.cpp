@@ -103,7 +103,7 @@ void Turn::measure() {
       static_cast<double>(meter_.num_query_layers()) / static_cast<double>(shape.num_layers);
   answer_.kv_bytes_per_token =
       meter_.keys_read() / num_queries * static_cast<double>(kv_entry_bytes(shape));
-  answer_.store_bytes = conversation_->store().bytes();
+  answer_.store_bytes = conversation_->store_bytes();
 }
 
 void run_turns(std::span<Turn> turns) {

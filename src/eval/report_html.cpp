@@ -47,12 +47,13 @@ std::string scroll_box(std::string_view label, std::string_view content) {
       html(label), content);
 }
 
-/// Free text that may be long without spaces, as policies are: it breaks behind commas and colons.
+/// Free text that may be long without spaces, as policies are: it breaks behind commas, colons and
+/// slashes.
 std::string breakable_html(std::string_view text) {
   std::string out;
   for (const char c : html(text)) {
     out += c;
-    if (c == ',' || c == ':') out += "<wbr>";
+    if (c == ',' || c == ':' || c == '/') out += "<wbr>";
   }
   return out;
 }

@@ -68,7 +68,7 @@ def document(tmp_path):
 def make_adapter(gsa):
     """Writes an adapter with random gist embeddings for a model, and updates of o_proj if it has a rank."""
 
-    def make(path, model, chunk_sizes="16", fingerprint=None, rank=0):
+    def make(path, model, chunk_sizes="16", fingerprint=None, rank=0, policy_keys=""):
         import torch
         from safetensors.torch import save_file
 
@@ -81,6 +81,7 @@ def make_adapter(gsa):
             "lora_rank": str(rank),
             "lora_alpha": str(rank),
             "lora_targets": "o_proj" if rank else "",
+            "policy_keys": policy_keys,
             "recipe": "random",
         }
         generator = torch.Generator().manual_seed(5)

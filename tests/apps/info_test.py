@@ -29,6 +29,18 @@ def test_two_levels_cost_more_than_one(gsa, model):
     assert gists("4-4") == pytest.approx(gists("4") + gists("16"))
 
 
+def test_keys_that_chunks_are_chosen_by_are_in_the_plan(gsa, model, make_adapter, tmp_path):
+    plain = gsa("info", "--model", model, "--chunks", "8-4", "--json").json()["memory"]
+    assert plain["chunk_key_bytes_per_1k_tokens"] == 0
+    adapter = make_adapter(tmp_path / "both.safetensors", model, policy_keys="route=both")
+    options = ["--model", model, "--chunks", "8-4", "--adapter", adapter]
+    memory = gsa("info", *options, "--json").json()["memory"]
+    assert memory["chunk_key_bytes_per_1k_tokens"] == pytest.approx(memory["raw_kv_bytes_per_1k_tokens"] / 2 / 8)
+    parts = sum(memory[f"{part}_bytes_per_1k_tokens"] for part in ["raw_kv", "gist_kv", "chunk_key"])
+    assert memory["context_kv_bytes"] == pytest.approx(parts / 1000 * memory["context_tokens"])
+    assert "keys of chunks" in gsa("info", *options).out
+
+
 def test_adapter_is_described(gsa, model, make_adapter, tmp_path):
     adapter = make_adapter(tmp_path / "mine.safetensors", model, chunk_sizes="16,4-4")
     info = gsa("info", "--model", model, "--adapter", adapter, "--json").json()

@@ -5,6 +5,9 @@
 
 #include <random>
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "terminal.h"
 
@@ -41,7 +44,8 @@ TEST(Wrap, LosesNoWordAndStaysInWidth) {
     std::string text;
     const auto num_words = rng() % 20;
     for (unsigned i = 0; i < num_words; ++i)
-      text += (i == 0 ? "" : std::string(1 + rng() % 2, ' ')) + std::string(1 + rng() % 6, 'a' + rng() % 26);
+      text += (i == 0 ? "" : std::string(1 + rng() % 2, ' ')) +
+              std::string(1 + rng() % 6, 'a' + rng() % 26);
     const std::size_t width = 6 + rng() % 20;
     std::string joined;
     for (const std::string& line : wrap(text, width)) {
@@ -62,9 +66,9 @@ TEST(Table, AlignsColumns) {
   Table table({{"name", left}, {"count", right}, {"note", left}});
   table.add_row({"full", "1", "x"});
   table.add_row({"日本", "1,234", ""});
-  EXPECT_THAT(lines_of(table.to_string(80)), ElementsAre("name  count  note",   //
-                                                         "-----------------",   //
-                                                         "full      1  x",      //
+  EXPECT_THAT(lines_of(table.to_string(80)), ElementsAre("name  count  note",  //
+                                                         "-----------------",  //
+                                                         "full      1  x",     //
                                                          "日本  1,234"));
 }
 
@@ -73,11 +77,26 @@ TEST(Table, WrapsTheLastColumnAndHeadings) {
   table.add_heading("a question of several words");
   table.add_row({"x", "one two three four five six seven eight"});
   const auto lines = lines_of(table.to_string(27));
-  EXPECT_THAT(lines, ElementsAre("a  answer",                     //
+  EXPECT_THAT(lines, ElementsAre("a  answer",                    //
                                  "---------------------------",  //
                                  "a question of several words",  //
-                                 "x  one two three four five",    //
+                                 "x  one two three four five",   //
                                  "   six seven eight"));
+}
+
+TEST(BriefPolicy, ShrinksLongListsOfLayers) {
+  const std::string list = "1/0.375*13/4/0.375*2";
+  for (const auto& [name, brief] : std::vector<std::pair<std::string, std::string>>{
+           {"", ""},
+           {"gsa@16:route=both", "gsa@16:route=both"},
+           {"gsa@16:layers=1/0.5*13/2:sinks=0", "gsa@16:layers=1/0.5*13/2:sinks=0"},
+           {"gsa@16:layers=" + list, "gsa@16:layers=..."},
+           {"gsa@8:layers=" + list + ":sinks=0", "gsa@8:layers=...:sinks=0"},
+           {"quest@16:match=gsa@8:layers=" + list + ":adapter=a",
+            "quest@16:match=gsa@8:layers=...:adapter=a"},
+           {"gsa@8:layers=" + list + ":match=gsa@8:layers=" + list,
+            "gsa@8:layers=...:match=gsa@8:layers=..."}})
+    EXPECT_EQ(brief_policy(name), brief);
 }
 
 }  // namespace

@@ -120,8 +120,8 @@ TEST_P(ChunkKeysTest, AreSharedWithThoseThatFollow) {
     EXPECT_EQ(follower.of_layer(0).spans.size(), 2U);
     EXPECT_EQ(follower.of_layer(0).spans[0].k.const_data_ptr(), first);
   }
-  follower.truncate();
-  EXPECT_EQ(follower.len(0), reader.len(0));
+  follower.clear();
+  EXPECT_EQ(follower.len(0), 0);
   follower.update(0, context.arenas(), context.layout());
   expect_equal(follower, context, true);
 }
@@ -134,13 +134,14 @@ TEST(ChunkKeysOfNothing, AreNone) {
   EXPECT_EQ(keys.len(0), 0);
   EXPECT_EQ(keys.bytes(), 0);
   keys.follow(ChunkKeys(false));
-  keys.truncate();
+  keys.clear();
   context.append(2);  // no chunk is complete
   keys.update(0, context.arenas(), context.layout());
   EXPECT_EQ(keys.len(0), context.layout().num_nodes(0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, ChunkKeysTest, testing::Values(at::kFloat, at::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(Types, ChunkKeysTest,
+                         testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
                          [](const auto& info) { return std::string(c10::toString(info.param)); });
 
 }  // namespace

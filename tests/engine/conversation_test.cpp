@@ -93,6 +93,7 @@ const std::vector<std::string> kPolicies = {"full",
                                             "streaming:tokens=24",
                                             "gsa@4:tokens=24",
                                             "gsa@4-2:tokens=24",
+                                            "gsa@4-2:route=both:tokens=24",
                                             "gsa@3-2-2:tokens=32",
                                             "gsa@4-3:mode=group:tokens=16",
                                             "gsa@8:top_p=0.9",
@@ -213,6 +214,24 @@ TEST(Conversation, FoldingKeepsWhatIsStored) {
     }
     const at::Tensor scores = conversation.feed(random_tokens(5, 11), kAtOnce, nullptr);
     EXPECT_TRUE(scores.isfinite().all().item<bool>());
+  }
+}
+
+// What chunks are chosen by is the reading's if its policy made it, or else the conversation's own.
+TEST(Conversation, ChunksAreChosenAlikeWhoeverReadTheContext) {
+  const auto context = random_context({9, 130}, 70);
+  for (const auto& [policy, reader] : std::vector<std::pair<std::string, std::string>>{
+           {"meanpool@4:tokens=24", "full"}, {"gsa@4-2:route=both:tokens=24", "gsa@4-2"}}) {
+    SCOPED_TRACE(policy);
+    auto own = converse(policy, *read(policy, context));
+    auto other = converse(policy, *read(reader, context));
+    for (int turn = 0; turn < 3; ++turn) {
+      const Tokens tokens = random_tokens(23, 71 + turn);
+      expect_close(own.feed(tokens, kAtOnce, nullptr), other.feed(tokens, kAtOnce, nullptr));
+      EXPECT_EQ(own.store_bytes(), other.store_bytes());
+      own.fold();
+      other.fold();
+    }
   }
 }
 

@@ -185,6 +185,7 @@ void score_avx512(const ScoreArgs& args) {
       Avx512::prepare_q(args.q + (first + h) * d, d, q + h * padded);
     for_each_tile<Brain>(args, [&](std::int64_t begin, int num_keys, const Brain* const* rows,
                                    const Brain* const* ahead) {
+      if (first > 0) ahead = nullptr;  // once for all heads
       switch (num_heads) {
         case 1:
           Avx512::score_rows<1>(q, d, rows, num_keys, ahead, scores);

@@ -13,6 +13,8 @@
 namespace gsa::kernels {
 namespace {
 
+// Keys of a tile, whose successor is fetched into the second-level cache meanwhile. Measured where
+// keys come from memory (docs/performance.md): smaller tiles of attention fetch too late.
 constexpr int kTileKeys = 256;
 constexpr int kScoreTileKeys = 64;
 constexpr int kMaxHeads = 4;  // heads that share one pass over a tile
@@ -44,11 +46,10 @@ class TileReader {
     }
   }
 
-  /// Keys alone; behind them the last is repeated, up to a multiple of four.
+  /// Keys alone.
   void fill_keys(const T** keys, int num_keys) {
     for_each_part(num_keys,
                   [&](int filled, int count) { list_rows(run_->k, count, keys + filled); });
-    for (int j = num_keys; j % 4 != 0; ++j) keys[j] = keys[num_keys - 1];
   }
 
  private:
