@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,6 +16,7 @@
 #include "core/error.h"
 #include "core/split.h"
 #include "engine/policy_run.h"
+#include "find_model.h"
 #include "options.h"
 #include "progress.h"
 #include "table.h"
@@ -22,6 +25,7 @@
 #include "train/ft_sampler.h"
 #include "train/layer_budget.h"
 #include "train/rows.h"
+#include "train_options.h"
 
 namespace gsa::apps {
 namespace {
@@ -31,17 +35,19 @@ using Json = nlohmann::ordered_json;
 constexpr const char* examples = R"(
 Measures on rows of training questions what twice the budget of one layer gains, layer by layer, and
 then budgets that favour the layers which gain most, with the sum of an even one. Prints the best of
-those that keep at most 3 % more chunks, as the key layers= of a policy, for `gsa train ft --policy-keys` and for policies of the same adapter. Use
-questions that the adapter was trained on, never those it is scored on.
+those that keep at most 3 % more chunks, as the key layers= of a policy, for `gsa train ft --policy-keys`
+and for policies of the same adapter; --out writes the adapter with that key, so that gsa on it has
+this budget by default. Use questions that the adapter was trained on, never those it is scored on.
 
 Example:
   gsa train layers --model smollm2 --adapter run2/adapter.safetensors --data questions.gsa \
-    --policy-keys route=both --device cuda
+    --policy-keys route=both --device cuda --out mine.safetensors
 )";
 
 struct LayersArgs {
   ModelArgs model;
   std::string data, chunks = "8,16,32", policy_keys;
+  std::string out, adapter_dtype = "bf16";
   std::int64_t num_rows = 40, row_len = 4608;
   bool is_json = false, is_quiet = false;
 };
@@ -104,6 +110,19 @@ class ChunkCounter {
   std::vector<train::PackedRows> rows_;  // per policy
 };
 
+/// The adapter with the keys of the policy that was looked at, and the budget if one is better than
+/// an even one.
+void save_adapter(const LayersArgs& args, attention::PolicySpec policy,
+                  const train::LayerBudget& result) {
+  if (const auto* best = result.best()) policy.layer_shares = best->shares;
+  const std::string text = policy.to_string();
+  const std::size_t keys = text.find(':');
+  model::Adapter adapter = model::Adapter::load(find_adapter(args.model.adapters.front()));
+  adapter.info.policy_keys =
+      keys == std::string::npos ? "" : attention::PolicySpec::trained_keys(text.substr(keys + 1));
+  adapter.save(args.out, parse_file_dtype(args.adapter_dtype));
+}
+
 void print_result(const train::LayerBudget& result) {
   Table gains({{"layer"}, {"gain"}});
   for (std::size_t layer = 1; layer < result.gains.size(); ++layer)
@@ -145,6 +164,11 @@ int run_layers(const LayersArgs& args) {
     core::input_error("train layers: give the adapter whose layers are looked at, --adapter");
   if (args.model.dtype == "file")
     core::input_error("train layers: --dtype file is for answering; give bf16 or f32");
+  const auto folder = std::filesystem::path(args.out).parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
+    core::resource_error("train layers: --out {}: there is no folder {}: make it first", args.out,
+                         folder.string());
+  }
   const auto model = ModelSet::load(args.model).preferred();
   std::vector<attention::PolicySpec> policies = make_policies(args, model);
   const train::FtSampler sampler(
@@ -176,6 +200,7 @@ int run_layers(const LayersArgs& args) {
     policy.layer_shares.clear();
     names.push_back(policy.to_string());
   }
+  if (!args.out.empty()) save_adapter(args, policies.front(), result);
   if (args.is_json) {
     fmt::print("{}\n", result_object(result, names).dump());
   } else {
@@ -202,6 +227,8 @@ Command add_train_layers(CLI::App& app) {
   app.add_option("--row-len", args->row_len, "tokens of a row's context, gists included")
       ->check(CLI::Range(std::int64_t{8}, std::int64_t{1} << 24))
       ->capture_default_str();
+  app.add_option("--out,-o", args->out, "file to write the adapter to, with the budget as a key");
+  add_file_dtype_option(app, "--adapter-dtype", args->adapter_dtype, "numbers in that file");
   app.add_flag("--json", args->is_json, "print a JSON object");
   app.add_flag("--quiet", args->is_quiet, "no progress");
   app.footer(examples);

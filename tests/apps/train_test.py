@@ -207,6 +207,8 @@ def test_routing(gsa, model, questions, tmp_path):
 
 def test_layers(gsa, model, questions, train, tmp_path):
     """Gains of every layer but the first, and the best budget as a key that a policy takes."""
+    from safetensors.torch import load_file
+
     train(tmp_path / "run")
     options = ["--model", model, "--adapter", tmp_path / "run/adapter.safetensors", "--data", questions, "--row-len", 128,
                "--chunks", "8,4-4", "--threads", 1, "--dtype", "f32"]  # fmt: skip
@@ -225,6 +227,15 @@ def test_layers(gsa, model, questions, train, tmp_path):
 
     done = gsa("train", "layers", *options, "--rows", 1)
     assert done.code == 0 and "gain" in done.out and "layers favoured" in done.out
+
+    budget = tmp_path / "budget.safetensors"
+    done = gsa("train", "layers", *options, "--rows", 3, "--policy-keys", "route=both:tokens=24", "--json", "--out", budget, "--adapter-dtype", "f32")
+    keys = gsa("info", "--model", model, "--adapter", budget, "--json").json()["adapter"]["policy_keys"]
+    assert keys == ":".join(filter(None, ["route=both", json.loads(done.out)["layers"]]))
+    before, after = load_file(tmp_path / "run/adapter.safetensors"), load_file(budget)
+    assert before.keys() == after.keys() and all(before[name].float().equal(after[name]) for name in before)
+    lost = gsa("train", "layers", *options, "--rows", 1, "--out", tmp_path / "no" / "x.safetensors")
+    assert lost.code == 1 and "there is no folder" in lost.error_line()
 
     assert found["policies"] == ["gsa@8:route=both", "gsa@4-4:route=both"]
     assert "--adapter" in gsa("train", "layers", "--model", model, "--data", questions).err
