@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Trains the adapter that comes with gsa, from the sources to the file: 17 minutes of one H100. Stopped, it goes on where
 # it was when it is called again.
-# usage: scripts/train_adapter.sh DATA OUT TOKENIZER [options of both stages of `gsa train`, for example --device cpu]
+# usage: scripts/train_adapter.sh DATA OUT TOKENIZER [options of both stages of `gsa train`, for example --rows 4]
 #   DATA       the sources that docs/training.md lists, as scripts/training_data.py reads them
 #   OUT        folder for everything that is made; the adapter is OUT/smollm2-gsa.safetensors
 #   TOKENIZER  tokenizer.json of SmolLM2, which evaluation sets are sized with
-# In the environment: CPT_STEPS and FT_STEPS, steps of the stages (3000, 1200); GSA, the program (build/release/gsa)
+# In the environment: DEVICE (cuda); CPT_STEPS and FT_STEPS, steps of the stages (3000, 1200); GSA, the program
+# (build/release/gsa)
 set -euo pipefail
 if (($# < 3)); then
-  sed -n '4,8s/^# //p' "${BASH_SOURCE[0]}" >&2
+  sed -n '4,9s/^# //p' "${BASH_SOURCE[0]}" >&2
   exit 2
 fi
 data=$1 out=$2 tokenizer=$3
@@ -34,20 +35,19 @@ text=$data/text
   --data "$text/classic_books.jsonl.xz:40M" --out "$out/text.gsa"
 [[ -e $out/qa.gsa ]] || "$gsa" train prepare ft --model smollm2 "${held_out[@]}" --data "$sets/qa_train.jsonl" --out "$out/qa.gsa"
 
-device=(--device cuda)
-if [[ " $* " == *" --device"* ]]; then device=(); fi
+device=${DEVICE:-cuda}
 
 # A stage of training, from its last checkpoint if there is one.
 train() {
   local stage=$1 resume=()
   shift
   if [[ -e $out/$stage/checkpoints ]]; then resume=(--resume); fi
-  "$gsa" train "$stage" --model smollm2 "${device[@]}" "${resume[@]}" --out "$out/$stage" "$@"
+  "$gsa" train "$stage" --model smollm2 --device "$device" "${resume[@]}" --out "$out/$stage" "$@"
 }
 
 train cpt --data "$out/text.gsa" --steps "${CPT_STEPS:-3000}" "$@"
 train ft --data "$out/qa.gsa" --text "$out/text.gsa" --init "$out/cpt/adapter.safetensors" --steps "${FT_STEPS:-1200}" \
   --policy-keys route=both --routing 0.1 --made-tasks all --text-rows 0.4 "$@"
 # Layers that retrieve get more of the budget; found on training questions.
-"$gsa" train layers --model smollm2 "${device[@]}" --adapter "$out/ft/adapter.safetensors" --data "$out/qa.gsa" \
+"$gsa" train layers --model smollm2 --device "$device" --adapter "$out/ft/adapter.safetensors" --data "$out/qa.gsa" \
   --out "$out/smollm2-gsa.safetensors"
