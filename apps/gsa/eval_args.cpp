@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
 #include <set>
 #include <utility>
 
@@ -87,14 +86,6 @@ std::string name_in_results(const std::string& text, ModelSet& models) {
   return eval::Entrant(runs.front(), target.name).name;
 }
 
-/// What is written later needs a folder now.
-void check_folder(const char* option, const std::string& path) {
-  const auto folder = std::filesystem::path(path).parent_path();
-  if (folder.empty() || std::filesystem::is_directory(folder)) return;
-  core::resource_error("eval: {} {}: there is no folder {}: make it first", option, path,
-                       folder.string());
-}
-
 }  // namespace
 
 void add_eval_options(CLI::App& app, EvalArgs& args) {
@@ -140,9 +131,9 @@ void check_eval_args(const EvalArgs& args, int num_processes) {
   args.generate.sampling.validate();
   for (const std::string& path : args.reports) {
     eval::report_format(path);
-    check_folder("--report", path);
+    check_folder("eval: --report", path);
   }
-  check_folder("--records", args.records);
+  check_folder("eval: --records", args.records);
   for (const std::string& spec : eval::split_task_list(args.tasks)) eval::check_task(spec);
   if (args.only_finished && (args.records.empty() || num_processes > 1))
     core::input_error("eval: --finished is for one process and needs --records");

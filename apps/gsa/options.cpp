@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -207,6 +208,13 @@ std::vector<engine::PolicyRun> make_runs(const std::vector<attention::PolicySpec
 
 std::string default_policy(const ModelArgs& args) {
   return args.adapters.empty() ? "meanpool" : "gsa";
+}
+
+void check_folder(const char* option, const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  if (folder.empty() || std::filesystem::is_directory(folder)) return;
+  core::resource_error("{} {}: there is no folder {}: make it first", option, path,
+                       folder.string());
 }
 
 void note_untrained_gists(const std::vector<engine::PolicyRun>& runs) {

@@ -82,6 +82,10 @@ std::vector<engine::PolicyRun> make_runs(const std::vector<attention::PolicySpec
 /// needs no trained gists.
 std::string default_policy(const ModelArgs& args);
 
+/// What is written later needs a folder now: resource error, with `option` in front, for a path in
+/// a folder that is not there.
+void check_folder(const char* option, const std::string& path);
+
 /// Says on stderr which of the runs use gists that no adapter trained.
 void note_untrained_gists(const std::vector<engine::PolicyRun>& runs);
 

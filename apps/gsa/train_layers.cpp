@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -164,11 +163,7 @@ int run_layers(const LayersArgs& args) {
     core::input_error("train layers: give the adapter whose layers are looked at, --adapter");
   if (args.model.dtype == "file")
     core::input_error("train layers: --dtype file is for answering; give bf16 or f32");
-  const auto folder = std::filesystem::path(args.out).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
-    core::resource_error("train layers: --out {}: there is no folder {}: make it first", args.out,
-                         folder.string());
-  }
+  check_folder("train layers: --out", args.out);
   const auto model = ModelSet::load(args.model).preferred();
   std::vector<attention::PolicySpec> policies = make_policies(args, model);
   const train::FtSampler sampler(
