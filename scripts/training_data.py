@@ -45,7 +45,7 @@ SQUAD_CONTEXTS = {"squad_long": (3350, 3500), "squad_8k": (7400, 7600)}  # enoug
 PASSKEY_CONTEXTS = {"passkey_4k": 3900, "passkey_8k": 7600}
 MAX_QUESTION = 40
 NUM_QUESTIONS = 300
-NUM_PASSKEYS = 100
+NUM_PASSKEYS = 300
 BOOK_CHARS = 80_000
 
 

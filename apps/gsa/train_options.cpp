@@ -14,6 +14,9 @@ namespace {
 
 using train::DataKind;
 
+/// Labels of a row of text alone among rows of questions, which have 50 to 100 each.
+constexpr std::int64_t kPlainRowLabels = 256;
+
 /// Where the learning rates of a training are best, measured on a model of 135M parameters.
 double default_lr(DataKind stage, train::Trained trained) {
   const bool is_full = trained == train::Trained::full;
@@ -151,8 +154,16 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str()
         ->group(group);
+    app.add_option(
+           "--plain-text", args.plain_text,
+           fmt::format("share of those rows that are text alone, on whose last {} tokens the "
+                       "model is to stay near the teacher",
+                       kPlainRowLabels))
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str()
+        ->group(group);
     app.add_option("--made-tasks", args.made_tasks,
-                   "what is asked about such text: numbers (and quotes), or all: also lists of "
+                   "what is asked about the others: numbers (and quotes), or all: also lists of "
                    "pairs, long answers, joins of two sentences and missing words")
         ->check(CLI::IsMember({"numbers", "all"}))
         ->capture_default_str()
@@ -230,9 +241,12 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--distill", args.distill,
-                 "share of the loss that is the distance to the base under full attention")
+                 "share of the loss that is the distance to the teacher under full attention")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()
+      ->group(group);
+  app.add_option("--teacher", args.teacher,
+                 "adapter of the teacher, a file or a known name (default: the model alone)")
       ->group(group);
   app.add_option("--plain-view", args.plain_view,
                  "weight of the distance to the same model under full attention")
@@ -356,6 +370,10 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
         "save memory with --micro-batches");
   }
   (void)attention::PolicySpec::trained_keys(args.policy_keys);  // rows of full attention need none
+  if (!args.teacher.empty() && args.distill == 0 && args.plain_text == 0) {
+    core::input_error("train: nothing is learnt from --teacher: give --distill{}",
+                      args.stage == train::DataKind::ft ? " or --plain-text" : "");
+  }
   train::TrainOptions options;
   options.out = args.out;
   options.policy_keys = args.policy_keys;
@@ -373,6 +391,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.rows.num_micro_batches = args.micro_batches;
   options.rows.row_len = args.row_len;
   options.rows.seed = args.seed;
+  if (args.stage == train::DataKind::ft) options.rows.max_plain_labels = kPlainRowLabels;
   options.optimizer.lr =
       args.lr.value_or(default_lr(args.stage, train::parse_trained(args.trained)));
   options.optimizer.gist_lr =
@@ -380,6 +399,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.optimizer.weight_decay = args.weight_decay;
   options.optimizer.max_norm = args.clip;
   options.step.distill = args.distill;
+  options.step.text_distill = args.stage == train::DataKind::ft ? 1 : args.distill;
   options.step.plain_view = args.plain_view;
   options.step.routing = args.routing;
   options.max_spike = args.max_spike;
@@ -399,9 +419,13 @@ train::FtSamplerOptions make_sampler_options(const TrainArgs& args) {
   train::FtSamplerOptions options;
   const TrainArgs defaults;
   if (args.text.empty() &&
-      (args.text_rows != defaults.text_rows || args.made_tasks != defaults.made_tasks))
-    core::input_error("train: --text-rows and --made-tasks are about rows of text: give --text");
+      (args.text_rows != defaults.text_rows || args.plain_text != defaults.plain_text ||
+       args.made_tasks != defaults.made_tasks)) {
+    core::input_error(
+        "train: --text-rows, --plain-text and --made-tasks are about rows of text: give --text");
+  }
   options.book_rows = args.text_rows;
+  options.plain_book_rows = args.plain_text;
   options.made_tasks = train::parse_made_tasks(args.made_tasks);
   return options;
 }
@@ -415,6 +439,8 @@ std::string make_recipe(const TrainArgs& args, const train::TrainOptions& option
   if (!args.policy_keys.empty()) recipe += fmt::format(" policy_keys={}", args.policy_keys);
   const TrainArgs defaults;
   if (args.text_rows != defaults.text_rows) recipe += fmt::format(" text_rows={}", args.text_rows);
+  if (args.plain_text != defaults.plain_text)
+    recipe += fmt::format(" plain_text={}", args.plain_text);
   if (args.made_tasks != defaults.made_tasks)
     recipe += fmt::format(" made_tasks={}", args.made_tasks);
   recipe += fmt::format(" train={}", args.trained);

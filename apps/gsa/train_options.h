@@ -22,12 +22,13 @@ namespace gsa::apps {
 struct TrainArgs {
   train::DataKind stage = train::DataKind::cpt;
   ModelArgs model;
-  std::string data, text, init, out, validation;
+  std::string data, text, init, teacher, out, validation;
   bool resumes = false;
 
   std::int64_t num_steps = 0, rows = 8, micro_batches = 1, row_len = 4608;
   std::string chunks, mix, policy_keys;
   double text_rows = train::FtSamplerOptions{}.book_rows;
+  double plain_text = train::FtSamplerOptions{}.plain_book_rows;
   std::string made_tasks = "numbers";
 
   std::string trained = "lora";

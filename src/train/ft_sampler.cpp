@@ -129,7 +129,8 @@ FtSampler::FtSampler(std::shared_ptr<const FtShard> shard, std::shared_ptr<const
         "1, 0 and 1",
         options.questions_per_row, options.quotes_per_row, options.max_suffixes);
   }
-  for (const double share : {options.full_rows, options.distractor_rows, options.book_rows}) {
+  for (const double share :
+       {options.full_rows, options.distractor_rows, options.book_rows, options.plain_book_rows}) {
     if (!(share >= 0 && share <= 1))
       input_error("training rows: {} is no share of rows: give one from 0 to 1", share);
   }
@@ -144,7 +145,24 @@ bool FtSampler::is_book_row(std::int64_t index) const {
   return num_book_rows_before(index + 1) > num_book_rows_before(index);
 }
 
+bool FtSampler::is_plain_row(std::int64_t index) const {
+  const auto before = static_cast<double>(num_book_rows_before(index));
+  const double share = options_.plain_book_rows;
+  return is_book_row(index) && std::floor((before + 1) * share) > std::floor(before * share);
+}
+
+Example FtSampler::plain_row(const RowRequest& request) const {
+  Rng rng(mix(request.seed, static_cast<std::uint64_t>(request.index)));
+  Tokens text = text_->window(rng.below(static_cast<std::uint32_t>(text_->num_windows())));
+  text.resize(longest_prefix(request.layout, PiecePlace::first,
+                             boundary_bits(text, tokenizer_.word_starts()), request.max_tokens));
+  Example example;
+  example.pieces.push_back(std::move(text));
+  return example;
+}
+
 Example FtSampler::row(const RowRequest& request) const {
+  if (is_plain_row(request.index)) return plain_row(request);
   Row row(*this, request);
   if (is_book_row(request.index)) {
     fill_with_text(row);

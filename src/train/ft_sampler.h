@@ -24,7 +24,8 @@ struct FtSamplerOptions {
   double full_rows = 0.65;  ///< share of rows that are filled; the others are shorter
   std::int64_t min_tokens = 1200;  ///< shortest target of those
   double distractor_rows = 0.5;    ///< share of questions whose own distractors stand in the row
-  double book_rows = 0.15;         ///< share of rows that are text with facts put in; needs text
+  double book_rows = 0.15;         ///< share of rows that are of the text; needs one
+  double plain_book_rows = 0;  ///< share of those that are text alone, the others have facts put in
   MadeTasks made_tasks = MadeTasks::numbers;  ///< what those facts are
 };
 
@@ -38,16 +39,20 @@ class FtSampler : public Sampler {
   FtSampler(std::shared_ptr<const FtShard> shard, std::shared_ptr<const CptShard> text,
             const text::Tokenizer& tokenizer, const FtSamplerOptions& options = {});
 
-  /// The chat's opening, passages with blank lines between them, and 1 to `max_suffixes` suffixes.
-  /// Input error if `max_tokens` has no room for a passage.
+  /// The chat's opening, passages with blank lines between them, and 1 to `max_suffixes` suffixes;
+  /// or a text alone, without suffixes. Input error if `max_tokens` has no room for a passage.
   Example row(const RowRequest& request) const override;
 
  private:
   class Row;
 
-  /// Whether a row is of text, and how many rows before it are.
+  /// Whether a row is of text, and alone; and how many rows before it are of text.
   bool is_book_row(std::int64_t index) const;
+  bool is_plain_row(std::int64_t index) const;
   std::int64_t num_book_rows_before(std::int64_t index) const;
+
+  /// A row of nothing but text, as CptSampler gives.
+  Example plain_row(const RowRequest& request) const;
 
   void fill_with_questions(Row& row) const;
   void fill_with_passages(Row& row) const;

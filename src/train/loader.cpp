@@ -1,6 +1,8 @@
 #include "train/loader.h"
 
 #include <algorithm>
+#include <iterator>
+#include <span>
 #include <utility>
 
 #include "core/error.h"
@@ -90,17 +92,26 @@ void Loader::work() {
 TrainBatch Loader::prepare(std::int64_t number) const {
   const std::int64_t step = first_step_ + number / plan_.num_micro_batches;
   const std::int64_t first_row = plan_.first_row(step, number % plan_.num_micro_batches);
-  std::vector<Example> examples;
-  std::vector<attention::PolicySpec> policies;
+  std::vector<Example> examples, texts;
+  std::vector<attention::PolicySpec> policies, text_policies;
   for (std::int64_t row = first_row; row < first_row + plan_.rows_per_micro_batch(); ++row) {
-    policies.push_back(plan_.policy(step, row));
-    examples.push_back(sampler_.row({policies.back().layout, plan_.row_len, plan_.seed, row}));
+    const attention::PolicySpec& policy = plan_.policy(step, row);
+    Example example = sampler_.row({policy.layout, plan_.row_len, plan_.seed, row});
+    const bool is_text = example.suffixes.empty();
+    (is_text ? text_policies : policies).push_back(policy);
+    (is_text ? texts : examples).push_back(std::move(example));
   }
-  const PackOptions options{.pins_memory = device_.is_cuda()};
+  const std::size_t num_asking = examples.size();
+  std::ranges::move(texts, std::back_inserter(examples));
+  std::ranges::move(text_policies, std::back_inserter(policies));
+  const PackOptions options{.pins_memory = device_.is_cuda(), .max_labels = plan_.max_plain_labels};
   TrainBatch batch{pack_rows(examples, policies, word_starts_, options), std::nullopt};
-  if (plan_.has_plain_view) {
-    const std::vector<attention::PolicySpec> full(examples.size(), row_policy({}, {}));
-    batch.plain = pack_rows(examples, full, word_starts_, options);
+  if (plan_.plain_view == RowPlan::PlainView::none) return batch;
+  std::span<const Example> viewed = examples;
+  if (plan_.plain_view == RowPlan::PlainView::text_rows) viewed = viewed.subspan(num_asking);
+  if (!viewed.empty()) {
+    const std::vector<attention::PolicySpec> full(viewed.size(), row_policy({}, {}));
+    batch.plain = pack_rows(viewed, full, word_starts_, options);
   }
   return batch;
 }

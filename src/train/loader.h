@@ -23,15 +23,18 @@ struct RowPlan {
   /// Whether every row draws from the mix by itself, or all rows of a step take the same entry, one
   /// after the other.
   enum class Mix { drawn_per_row, cycled_per_step };
+  /// Which rows are there under full attention, too.
+  enum class PlainView { none, text_rows, all_rows };
 
   std::vector<attention::PolicySpec> policies;
   Mix mix = Mix::drawn_per_row;
   std::int64_t rows_per_step = 8;  ///< of all workers
   std::int64_t num_micro_batches = 1;
-  std::int64_t row_len = 4608;  ///< raw tokens and gists of the context
+  std::int64_t row_len = 4608;        ///< raw tokens and gists of the context
+  std::int64_t max_plain_labels = 0;  ///< of a row without suffixes: the last so many; 0: all
   std::uint64_t seed = 0;
   int rank = 0, num_workers = 1;
-  bool has_plain_view = false;  ///< the same rows under full attention, too
+  PlainView plain_view = PlainView::none;
 
   /// Input error unless the rows can be divided evenly.
   void check() const;
@@ -44,10 +47,11 @@ struct RowPlan {
   const attention::PolicySpec& policy(std::int64_t step, std::int64_t row) const;
 };
 
-/// One micro-batch.
+/// One micro-batch. Rows without suffixes, which are text, come behind the others.
 struct TrainBatch {
   PackedRows rows;
-  std::optional<PackedRows> plain;  ///< the same labels in the same order, under full attention
+  std::optional<PackedRows> plain;  ///< all its rows, or its text, under full attention: the same
+                                    ///< labels in the same order; none: no such rows
 
   void to(at::Device device);
 };

@@ -29,9 +29,10 @@ std::string row_policy_name(const attention::PolicySpec& policy, std::string_vie
 /// points to. Keep it until backward has run.
 struct PackedRows {
   attention::Batch batch;
-  at::Tensor rows;           // [R] int64: rows of the batch that predict a label
-  at::Tensor labels;         // [R] int64
-  std::int64_t num_raw = 0;  ///< raw tokens, suffixes included
+  at::Tensor rows;                   // [R] int64: rows of the batch that predict a label
+  at::Tensor labels;                 // [R] int64
+  std::int64_t num_raw = 0;          ///< raw tokens, suffixes included
+  std::int64_t num_text_labels = 0;  ///< labels of rows without suffixes
 
   std::vector<std::unique_ptr<attention::Layout>> layouts;
   std::vector<std::unique_ptr<attention::Policy>> policies;

@@ -54,16 +54,39 @@ TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double num
   return {loss, routing_loss, optimizer_.step(step, lr_factor)};
 }
 
+at::Tensor TrainStep::taught(const TrainBatch& batch) const {
+  if (!batch.plain || (options_.distill == 0 && options_.text_distill == 0)) return {};
+  const at::NoGradGuard no_grad;
+  return teacher().forward(batch.plain->batch, {.rows = batch.plain->rows});
+}
+
+at::Tensor TrainStep::labels_loss(const at::Tensor& hidden, const at::Tensor& weight,
+                                  const PackedRows& rows, const at::Tensor& taught,
+                                  double scale) const {
+  const std::int64_t num_asked = rows.num_labels() - rows.num_text_labels;
+  at::Tensor total;
+  const auto add = [&](std::int64_t begin, std::int64_t count, double share) {
+    if (count == 0) return;
+    std::optional<Teacher> teacher;
+    if (share > 0) {
+      const std::int64_t first = begin - rows.num_labels() + taught.size(0);
+      teacher = Teacher{taught.narrow(0, first, count),
+                        TrainedModel::output_weight(this->teacher()), share};
+    }
+    const at::Tensor loss =
+        token_loss(hidden.narrow(0, begin, count), weight, rows.labels.narrow(0, begin, count),
+                   scale, teacher ? &*teacher : nullptr);
+    total = total.defined() ? total.add(loss) : loss;
+  };
+  add(0, num_asked, options_.distill);
+  add(num_asked, rows.num_text_labels, options_.text_distill);
+  return total;
+}
+
 TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) const {
   const auto model = model_.model();
   const at::Tensor weight = TrainedModel::output_weight(*model);
-  std::optional<Teacher> teacher;
-  if (options_.distill > 0) {
-    const at::NoGradGuard no_grad;
-    const model::Model& base = *model_.base();
-    teacher = Teacher{base.forward(batch.plain->batch, {.rows = batch.plain->rows}),
-                      TrainedModel::output_weight(base), options_.distill};
-  }
+  const at::Tensor theirs = taught(batch);
   at::Tensor plain;
   if (options_.plain_view > 0) {
     const at::NoGradGuard no_grad;
@@ -75,8 +98,7 @@ TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) co
                                         .recompute = options_.recompute,
                                         .routing = options_.routing > 0 ? &routing : nullptr});
   const double share = scale * static_cast<double>(hidden.size(0));  // of the step's labels
-  at::Tensor loss =
-      token_loss(hidden, weight, batch.rows.labels, scale, teacher ? &*teacher : nullptr);
+  at::Tensor loss = labels_loss(hidden, weight, batch.rows, theirs, scale);
   if (plain.defined()) {
     const at::Tensor pull = at::smooth_l1_loss(hidden.to(at::kFloat), plain.to(at::kFloat));
     loss = loss.add(pull, options_.plain_view * share);

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "train/communicator.h"
@@ -15,9 +16,12 @@ namespace gsa::train {
 
 /// What a step computes beside the loss of the labels.
 struct StepOptions {
-  double distill = 0;     ///< share of the loss that is KL to the base under full attention, 0 to 1
-  double plain_view = 0;  ///< weight of the smooth-L1 pull to the plain-causal view (method §4)
-  double routing = 0;     ///< weight of attention::RoutingLoss; not with `recompute`
+  double distill = 0;       ///< share of the loss that is KL to the teacher, 0 to 1
+  double text_distill = 0;  ///< the same for rows without suffixes
+  /// Sees everything under full attention; null: the base.
+  std::shared_ptr<const model::Model> teacher = nullptr;
+  double plain_view = 0;   ///< weight of the smooth-L1 pull to the plain-causal view (method §4)
+  double routing = 0;      ///< weight of attention::RoutingLoss; not with `recompute`
   bool recompute = false;  ///< trade time for memory (see model::ForwardOptions)
 };
 
@@ -47,6 +51,14 @@ class TrainStep {
     at::Tensor labels, routing;  // scalars; `routing` undefined: nothing selected
   };
   Losses losses_of(const TrainBatch& batch, double scale) const;
+  const model::Model& teacher() const {
+    return options_.teacher ? *options_.teacher : *model_.base();
+  }
+  /// What the teacher makes of the last labels of a batch: all, or those of text; undefined: it is
+  /// not asked.
+  at::Tensor taught(const TrainBatch& batch) const;
+  at::Tensor labels_loss(const at::Tensor& hidden, const at::Tensor& weight, const PackedRows& rows,
+                         const at::Tensor& taught, double scale) const;
 
   TrainedModel& model_;
   Communicator& communicator_;

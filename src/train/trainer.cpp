@@ -37,7 +37,10 @@ Trainer::Trainer(TrainedModel& model, const Sampler& sampler, std::vector<Exampl
     validation_.push_back(std::move(validation[i]));
   options_.rows.rank = communicator.rank();
   options_.rows.num_workers = communicator.size();
-  options_.rows.has_plain_view = options_.step.distill > 0 || options_.step.plain_view > 0;
+  options_.rows.plain_view = options_.step.distill > 0 || options_.step.plain_view > 0
+                                 ? RowPlan::PlainView::all_rows
+                             : options_.step.text_distill > 0 ? RowPlan::PlainView::text_rows
+                                                              : RowPlan::PlainView::none;
   options_.rows.check();
 }
 

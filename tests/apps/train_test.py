@@ -1,5 +1,6 @@
 """gsa train as a user runs it: from text to an adapter that answers, stopped and resumed, and refused."""
 
+import hashlib
 import json
 import os
 import random
@@ -168,13 +169,19 @@ def test_rows_of_text(gsa, model, questions, shard, tmp_path):
                    "--row-len", 256, "--chunks", "8", "--threads", 1, "--quiet", "--json", *options)  # fmt: skip
 
     def recipe(*options):
-        done = ft("-".join(map(str, options)).replace("--", ""), "--text", shard, *options)
+        done = ft("-".join(map(str, options)).replace("--", "").replace("/", "_"), "--text", shard, *options)
         assert done.code == 0, done.err
         return json.loads(done.out.splitlines()[-1])["recipe"]
 
     assert "text_rows" not in recipe() and "made_tasks" not in recipe("--made-tasks", "numbers", "--text-rows", 0.15)
     assert " text_rows=1 made_tasks=all " in recipe("--text-rows", 1, "--made-tasks", "all")
-    for options, named in [(["--text-rows", "0.5"], "--text"), (["--made-tasks", "all"], "--text"),
+    assert " text_rows=0.5 plain_text=1 " in recipe("--text-rows", 0.5, "--plain-text", 1)
+    teacher = tmp_path / "text-rows-1-made-tasks-all" / "adapter.safetensors"
+    taught = recipe("--text-rows", 0.5, "--plain-text", 1, "--teacher", teacher)
+    assert taught.endswith(" teacher=" + hashlib.sha256(teacher.read_bytes()).hexdigest())
+    assert " distill=0.5 " in recipe("--distill", 0.5, "--teacher", teacher)
+    for options, named in [(["--text-rows", "0.5"], "--text"), (["--made-tasks", "all"], "--text"), (["--plain-text", "0.5"], "--text"),
+                           (["--text", shard, "--teacher", teacher], "--distill"), (["--distill", "1", "--teacher", "none.safetensors"], "none.safetensors"),
                            (["--text-rows", "1.5"], "1.5"), (["--made-tasks", "some"], "some")]:  # fmt: skip
         done = ft("refused", *options)
         assert done.code == USAGE and named in done.error_line()

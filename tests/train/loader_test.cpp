@@ -114,7 +114,7 @@ TEST(Loader, WorkersAndMicroBatchesDivideTheSameRows) {
 
 TEST(Loader, PlainViewHasTheSameLabels) {
   RowPlan plan = make_plan();
-  plan.has_plain_view = true;
+  plan.plain_view = RowPlan::PlainView::all_rows;
   const FakeSampler sampler;
   Loader loader(sampler, word_starts(), plan, at::kCPU, 0, kNumSteps, 2);
   for (std::int64_t step = 0; step < kNumSteps; ++step) {
@@ -123,6 +123,49 @@ TEST(Loader, PlainViewHasTheSameLabels) {
     EXPECT_TRUE(at::equal(batch.plain->labels, batch.rows.labels));
     EXPECT_EQ(batch.plain->num_tokens(), batch.rows.num_raw);  // no gists
   }
+}
+
+TEST(Loader, TextComesLastAndMayBeViewedAlone) {
+  RowPlan plan = make_plan();
+  plan.plain_view = RowPlan::PlainView::text_rows;
+  const FakeSampler sampler;
+  Loader loader(sampler, word_starts(), plan, at::kCPU, 0, kNumSteps, 2);
+  for (std::int64_t step = 0; step < kNumSteps; ++step) {
+    const TrainBatch batch = loader.next();
+    ASSERT_TRUE(batch.plain);
+    const std::int64_t num_text = batch.rows.num_text_labels;
+    ASSERT_GT(num_text, 0);
+    ASSERT_LT(num_text, batch.rows.num_labels());
+    EXPECT_EQ(batch.plain->num_text_labels, batch.plain->num_labels());
+    EXPECT_TRUE(
+        at::equal(batch.plain->labels,
+                  batch.rows.labels.narrow(0, batch.rows.num_labels() - num_text, num_text)));
+  }
+  plan.rows_per_step = 1;  // row 0 asks, row 1 is text
+  Loader single(sampler, word_starts(), plan, at::kCPU, 0, 2, 1);
+  EXPECT_FALSE(single.next().plain);
+  EXPECT_TRUE(single.next().plain);
+}
+
+TEST(Loader, BoundsTheLabelsOfRowsWithoutSuffixes) {
+  RowPlan plan = make_plan();
+  const auto labels = [&] {
+    const FakeSampler sampler;
+    Loader loader(sampler, word_starts(), plan, at::kCPU, 0, 1, 1);
+    return loader.next().rows.num_labels();
+  };
+  const std::int64_t all = labels();
+  plan.max_plain_labels = 3;
+  const std::int64_t bounded = labels();
+  EXPECT_LT(bounded, all);
+  std::int64_t most = 0;  // rows 0, 3 and 6 have suffixes
+  for (std::int64_t row = 0; row < plan.rows_per_step; ++row) {
+    const Example example = FakeSampler().row({plan.policies[0].layout, 64, plan.seed, row});
+    const std::vector<PolicySpec> policy = {PolicySpec::parse("full")};
+    const std::int64_t own = pack_rows(std::span(&example, 1), policy, word_starts()).num_labels();
+    most += example.suffixes.empty() ? std::min<std::int64_t>(own, 3) : own;
+  }
+  EXPECT_EQ(bounded, most);
 }
 
 TEST(Loader, ErrorsInAThreadArrive) {

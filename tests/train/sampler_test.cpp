@@ -14,6 +14,7 @@
 #include "train/ft_sampler.h"
 #include "train/permutation.h"
 #include "train/prepare.h"
+#include "train/rows.h"
 
 namespace gsa::train {
 namespace {
@@ -281,6 +282,34 @@ TEST(FtSampler, BookRowsHoldFacts) {
     }
   }
   EXPECT_EQ(num_books, 30);
+}
+
+TEST(FtSampler, PlainRowsAreTextAlone) {
+  const FtSampler some(data().qa, data().text, tokenizer(),
+                       {.book_rows = 0.25, .plain_book_rows = 0.5});
+  const FtSampler none(data().qa, data().text, tokenizer(), {.book_rows = 0.25});
+  int num_plain = 0;
+  for (std::int64_t i = 0; i < 80; ++i) {
+    const Example example = some.row({layout_of("8"), kRowLen, 4, i});
+    if (!example.suffixes.empty()) {  // the same as ever
+      EXPECT_EQ(example.pieces, none.row({layout_of("8"), kRowLen, 4, i}).pieces);
+      continue;
+    }
+    ++num_plain;
+    ASSERT_EQ(example.pieces.size(), 1U);
+    bool is_of_the_text = false;
+    for (std::int64_t w = 0; w < data().text->num_windows(); ++w) {
+      const Tokens window = data().text->window(w);
+      const auto [end, rest] = std::ranges::mismatch(example.pieces[0], window);
+      is_of_the_text |= end == example.pieces[0].end();
+    }
+    EXPECT_TRUE(is_of_the_text);
+    const std::vector<attention::PolicySpec> policy = {row_policy(layout_of("8").chunk_sizes, {})};
+    const PackedRows rows = pack_rows(std::span(&example, 1), policy, tokenizer().word_starts());
+    EXPECT_LE(rows.num_tokens(), kRowLen);
+    EXPECT_GT(rows.num_tokens(), kRowLen - 32);
+  }
+  EXPECT_EQ(num_plain, 10);
 }
 
 /// The published adapter's recipe depends on them: its rows must not change.

@@ -2,9 +2,12 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -49,6 +52,76 @@ struct SmallStep {
   std::optional<TrainStep> step;
   std::int64_t num_steps = 0;
 };
+
+/// Rows of text behind rows of questions, and what of them is there under full attention.
+TrainBatch mixed_batch(const SmallStep& step, bool views_all) {
+  core::Rng rng(41);
+  std::vector<Example> examples;
+  for (const int num_suffixes : {3, 2, 0, 0})
+    examples.push_back(random_example(rng, {40, 70}, num_suffixes));
+  const auto pack = [&](std::span<const Example> some, const char* policy) {
+    const std::vector<attention::PolicySpec> policies(some.size(),
+                                                      attention::PolicySpec::parse(policy));
+    return pack_rows(some, policies, step.model.base()->tokenizer().word_starts());
+  };
+  return {pack(examples, "gsa@8"), pack(std::span(examples).subspan(views_all ? 0 : 2), "full")};
+}
+
+TEST(TrainStep, DistilsTextAndAnswersApart) {
+  const SmallStep small(Trained::lora, 0);
+  const auto base = small.model.base();
+  for (const auto& [distill, text_distill] : {std::pair(0.0, 1.0), {0.25, 1.0}, {0.5, 0.5}}) {
+    TrainedModel model(base, {.trained = Trained::lora, .rank = 2});
+    TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0},
+                   {.distill = distill, .text_distill = text_distill});
+    const TrainBatch batch = mixed_batch(small, distill > 0);
+    const PackedRows& rows = batch.rows;
+    ASSERT_GT(rows.num_text_labels, 0);
+    ASSERT_LT(rows.num_text_labels, rows.num_labels());
+    const double num_labels = static_cast<double>(rows.num_labels());
+    const double loss = step.run({&batch, 1}, num_labels, 0, 1).loss.item<double>();
+
+    const at::NoGradGuard no_grad;
+    const auto log_p = [&](const model::Model& of, const PackedRows& some) {
+      return at::log_softmax(
+          at::linear(of.forward(some.batch, {.rows = some.rows}), TrainedModel::output_weight(of)),
+          -1, at::kDouble);
+    };
+    const at::Tensor ours = log_p(*model.model(), rows);
+    at::Tensor theirs = log_p(*base, *batch.plain);  // of the last rows
+    double expected = 0;
+    const std::int64_t num_asked = rows.num_labels() - rows.num_text_labels;
+    for (std::int64_t i = 0; i < rows.num_labels(); ++i) {
+      const double share = i < num_asked ? distill : text_distill;
+      const double label = ours[i][rows.labels[i].item<std::int64_t>()].item<double>();
+      expected -= (1 - share) * label;
+      if (share == 0) continue;
+      const at::Tensor p = theirs[i - rows.num_labels() + theirs.size(0)];
+      expected += share * p.exp().mul(p.sub(ours[i])).sum().item<double>();
+    }
+    EXPECT_NEAR(loss, expected / num_labels, 1e-5 * (1 + std::abs(expected / num_labels)));
+  }
+}
+
+TEST(TrainStep, LearnsFromATeacherWithAnAdapter) {
+  const SmallStep small(Trained::lora, 0);
+  const auto base = small.model.base();
+  // A teacher that is the base with other gists and LoRA, as training makes it.
+  SmallStep pupil(Trained::lora, 0, 0.05);
+  const TrainBatch batch = mixed_batch(small, true);
+  for (int i = 0; i < 5; ++i) pupil.run({&batch, 1});
+  const auto teacher = base->with_adapter(pupil.model.adapter());
+  const auto distance = [&](std::shared_ptr<const model::Model> of) {
+    TrainedModel model(base, {.trained = Trained::lora, .rank = 2});
+    TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0},
+                   {.distill = 1, .text_distill = 1, .teacher = std::move(of)});
+    TrainBatch full = {std::move(*mixed_batch(small, true).plain), mixed_batch(small, true).plain};
+    return step.run({&full, 1}, static_cast<double>(full.rows.num_labels()), 0, 1)
+        .loss.item<double>();
+  };
+  EXPECT_NEAR(distance(nullptr), 0, 1e-6);  // the model starts as the base
+  EXPECT_GT(distance(teacher), 1e-3);
+}
 
 class RoutingStep : public testing::TestWithParam<std::pair<const char*, Trained>> {};
 
