@@ -15,7 +15,7 @@ namespace {
 using train::DataKind;
 
 /// Labels of a row of text alone among rows of questions, which have 50 to 100 each.
-constexpr std::int64_t kPlainRowLabels = 256;
+constexpr std::int64_t kBareRowLabels = 256;
 
 /// Where the learning rates of a training are best, measured on a model of 135M parameters.
 double default_lr(DataKind stage, train::Trained trained) {
@@ -85,8 +85,7 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
   if (is_ft) {
     app.add_option("--text", args.text,
                    "shard of text, from gsa train prepare cpt: some rows are such text with "
-                   "made-up facts put "
-                   "in, and questions about those")
+                   "made-up facts put in and questions about those, or plain (--plain-text)")
         ->group(group);
   }
   app.add_option("--init", args.init, "adapter to go on from, a file or a known name")
@@ -156,15 +155,17 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
         ->group(group);
     app.add_option(
            "--plain-text", args.plain_text,
-           fmt::format("share of those rows that are text alone, on whose last {} tokens the "
-                       "model is to stay near the teacher",
-                       kPlainRowLabels))
+           fmt::format(
+               "share of the rows of --text that stay plain text: the loss of their last {} "
+               "tokens is the distance to the teacher (--teacher) under full attention",
+               kBareRowLabels))
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str()
         ->group(group);
-    app.add_option("--made-tasks", args.made_tasks,
-                   "what is asked about the others: numbers (and quotes), or all: also lists of "
-                   "pairs, long answers, joins of two sentences and missing words")
+    app.add_option(
+           "--made-tasks", args.made_tasks,
+           "what is asked in the other rows of --text: numbers (and quotes), or all: also lists of "
+           "pairs, long answers, joins of two sentences and missing words")
         ->check(CLI::IsMember({"numbers", "all"}))
         ->capture_default_str()
         ->group(group);
@@ -240,13 +241,18 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_option("--distill", args.distill,
-                 "share of the loss that is the distance to the teacher under full attention")
+  app.add_option(
+         "--distill", args.distill,
+         args.stage == DataKind::ft
+             ? "share of the loss of answers that is the distance to the teacher under full "
+               "attention"
+             : "share of the loss that is the distance to the teacher under full attention")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()
       ->group(group);
   app.add_option("--teacher", args.teacher,
-                 "adapter of the teacher, a file or a known name (default: the model alone)")
+                 "adapter of the teacher, a file or a known name (default: none, the teacher is "
+                 "--model as it comes)")
       ->group(group);
   app.add_option("--plain-view", args.plain_view,
                  "weight of the distance to the same model under full attention")
@@ -374,6 +380,8 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
     core::input_error("train: nothing is learnt from --teacher: give --distill{}",
                       args.stage == train::DataKind::ft ? " or --plain-text" : "");
   }
+  if (args.plain_text > 0 && args.text_rows == 0)
+    core::input_error("train: --plain-text is a share of --text-rows, which are 0: give more");
   train::TrainOptions options;
   options.out = args.out;
   options.policy_keys = args.policy_keys;
@@ -391,7 +399,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.rows.num_micro_batches = args.micro_batches;
   options.rows.row_len = args.row_len;
   options.rows.seed = args.seed;
-  if (args.stage == train::DataKind::ft) options.rows.max_plain_labels = kPlainRowLabels;
+  if (args.stage == train::DataKind::ft) options.rows.max_bare_labels = kBareRowLabels;
   options.optimizer.lr =
       args.lr.value_or(default_lr(args.stage, train::parse_trained(args.trained)));
   options.optimizer.gist_lr =
@@ -399,7 +407,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.optimizer.weight_decay = args.weight_decay;
   options.optimizer.max_norm = args.clip;
   options.step.distill = args.distill;
-  options.step.text_distill = args.stage == train::DataKind::ft ? 1 : args.distill;
+  options.step.bare_distill = args.stage == train::DataKind::ft ? 1 : args.distill;
   options.step.plain_view = args.plain_view;
   options.step.routing = args.routing;
   options.max_spike = args.max_spike;
@@ -425,13 +433,14 @@ train::FtSamplerOptions make_sampler_options(const TrainArgs& args) {
         "train: --text-rows, --plain-text and --made-tasks are about rows of text: give --text");
   }
   options.book_rows = args.text_rows;
-  options.plain_book_rows = args.plain_text;
+  options.bare_book_rows = args.plain_text;
   options.made_tasks = train::parse_made_tasks(args.made_tasks);
   return options;
 }
 
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
-                        const train::ParameterOptions& parameters, at::ScalarType dtype) {
+                        const train::ParameterOptions& parameters, at::ScalarType dtype,
+                        const std::string& teacher_digest) {
   std::string recipe =
       fmt::format("{} steps={} rows={} row_len={} chunks={} mix={}",
                   train::data_kind_name(args.stage), args.num_steps, args.rows, args.row_len,
@@ -457,6 +466,7 @@ std::string make_recipe(const TrainArgs& args, const train::TrainOptions& option
   recipe += fmt::format(" lr={} gist_lr={} weight_decay={} warmup={} clip={}", optimizer.lr,
                         optimizer.gist_lr, optimizer.weight_decay, args.warmup, args.clip);
   if (args.distill > 0) recipe += fmt::format(" distill={}", args.distill);
+  if (!teacher_digest.empty()) recipe += fmt::format(" teacher={}", teacher_digest);
   if (args.plain_view > 0) recipe += fmt::format(" plain_view={}", args.plain_view);
   if (args.routing > 0) recipe += fmt::format(" routing={}", args.routing);
   return recipe + fmt::format(" seed={} dtype={}", args.seed, model::dtype_name(dtype));

@@ -28,7 +28,7 @@ struct TrainArgs {
   std::int64_t num_steps = 0, rows = 8, micro_batches = 1, row_len = 4608;
   std::string chunks, mix, policy_keys;
   double text_rows = train::FtSamplerOptions{}.book_rows;
-  double plain_text = train::FtSamplerOptions{}.plain_book_rows;
+  double plain_text = train::FtSamplerOptions{}.bare_book_rows;
   std::string made_tasks = "numbers";
 
   std::string trained = "lora";
@@ -71,9 +71,11 @@ train::TrainOptions make_train_options(const TrainArgs& args);
 train::FtSamplerOptions make_sampler_options(const TrainArgs& args);
 
 /// The options that make the result, in one line: `cpt steps=700 rows=8 ...`. What may change when
-/// a run is resumed (threads, workers, device, saving) is no part of it.
+/// a run is resumed (threads, workers, device, saving) is no part of it. `teacher_digest`: SHA-256
+/// of the teacher's adapter, empty without one.
 std::string make_recipe(const TrainArgs& args, const train::TrainOptions& options,
-                        const train::ParameterOptions& parameters, at::ScalarType dtype);
+                        const train::ParameterOptions& parameters, at::ScalarType dtype,
+                        const std::string& teacher_digest);
 
 /// Takes the policy keys that `init` was trained for, unless the run gives some of its own (budgets
 /// aside).

@@ -87,6 +87,18 @@ void make_deterministic() {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
 }
 
+struct NamedAdapter {
+  model::Adapter adapter;
+  std::string digest;  // SHA-256 of its file
+};
+
+NamedAdapter load_adapter(const std::string& name) {
+  const auto path = find_adapter(name);
+  text::Sha256 hash;
+  hash.update(core::read_file(path));
+  return {model::Adapter::load(path), hash.finish()};
+}
+
 /// One training from loading to its result.
 class TrainRun {
  public:
@@ -135,33 +147,27 @@ class TrainRun {
     }
   }
 
-  static model::Adapter load_adapter(const std::string& name, std::string& digest) {
-    const auto path = find_adapter(name);
-    text::Sha256 hash;
-    hash.update(core::read_file(path));
-    digest = hash.finish();
-    return model::Adapter::load(path);
-  }
-
   void load() {
     options_ = make_train_options(args_);
     ModelArgs model_args = args_.model;
     model_args.device = launch_.device(model::parse_device(args_.model.device)).str();
     const auto base = ModelSet::load(model_args).base();
-    std::string init_digest = "none", teacher;
+    std::string init_digest = "none", teacher_digest;
     if (!args_.init.empty()) {
-      init_ = load_adapter(args_.init, init_digest);
+      auto [adapter, digest] = load_adapter(args_.init);
+      init_ = std::move(adapter);
+      init_digest = digest;
       inherit_policy_keys(args_, *init_);
       options_ = make_train_options(args_);
     }
     if (!args_.teacher.empty()) {
-      std::string digest;
-      options_.step.teacher = base->with_adapter(load_adapter(args_.teacher, digest));
-      teacher = " teacher=" + digest;
+      const auto [adapter, digest] = load_adapter(args_.teacher);
+      options_.step.teacher = base->with_adapter(adapter);
+      teacher_digest = digest;
     }
     const model::Adapter* init = init_ ? &*init_ : nullptr;
     const train::ParameterOptions parameters = make_parameter_options(args_, init);
-    recipe_ = make_recipe(args_, options_, parameters, base->dtype()) + teacher;
+    recipe_ = make_recipe(args_, options_, parameters, base->dtype(), teacher_digest);
     data_ = open_data(args_, base->tokenizer());
     options_.recipe = fmt::format("{} base={} init={} data={}", recipe_, base->fingerprint(),
                                   init_digest, data_.digest);

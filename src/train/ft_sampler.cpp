@@ -13,6 +13,7 @@
 #include "core/text_file.h"
 #include "train/cloze.h"
 #include "train/context_cost.h"
+#include "train/cpt_sampler.h"
 #include "train/facts.h"
 #include "train/permutation.h"
 #include "train/phrasing.h"
@@ -130,7 +131,7 @@ FtSampler::FtSampler(std::shared_ptr<const FtShard> shard, std::shared_ptr<const
         options.questions_per_row, options.quotes_per_row, options.max_suffixes);
   }
   for (const double share :
-       {options.full_rows, options.distractor_rows, options.book_rows, options.plain_book_rows}) {
+       {options.full_rows, options.distractor_rows, options.book_rows, options.bare_book_rows}) {
     if (!(share >= 0 && share <= 1))
       input_error("training rows: {} is no share of rows: give one from 0 to 1", share);
   }
@@ -145,24 +146,21 @@ bool FtSampler::is_book_row(std::int64_t index) const {
   return num_book_rows_before(index + 1) > num_book_rows_before(index);
 }
 
-bool FtSampler::is_plain_row(std::int64_t index) const {
+bool FtSampler::is_bare_row(std::int64_t index) const {
   const auto before = static_cast<double>(num_book_rows_before(index));
-  const double share = options_.plain_book_rows;
+  const double share = options_.bare_book_rows;
   return is_book_row(index) && std::floor((before + 1) * share) > std::floor(before * share);
 }
 
-Example FtSampler::plain_row(const RowRequest& request) const {
-  Rng rng(mix(request.seed, static_cast<std::uint64_t>(request.index)));
-  Tokens text = text_->window(rng.below(static_cast<std::uint32_t>(text_->num_windows())));
-  text.resize(longest_prefix(request.layout, PiecePlace::first,
-                             boundary_bits(text, tokenizer_.word_starts()), request.max_tokens));
-  Example example;
-  example.pieces.push_back(std::move(text));
-  return example;
+Tokens FtSampler::draw_window(Rng& rng) const {
+  return text_->window(rng.below(static_cast<std::uint32_t>(text_->num_windows())));
 }
 
 Example FtSampler::row(const RowRequest& request) const {
-  if (is_plain_row(request.index)) return plain_row(request);
+  if (is_bare_row(request.index)) {
+    Rng rng(mix(request.seed, static_cast<std::uint64_t>(request.index)));
+    return bare_row(draw_window(rng), request, tokenizer_.word_starts());
+  }
   Row row(*this, request);
   if (is_book_row(request.index)) {
     fill_with_text(row);
@@ -227,8 +225,7 @@ void FtSampler::fill_with_passages(Row& row) const {
 }
 
 void FtSampler::fill_with_text(Row& row) const {
-  Tokens text = text_->window(row.rng.below(static_cast<std::uint32_t>(text_->num_windows())));
-  text = row.fitting_prefix(std::move(text));
+  const Tokens text = row.fitting_prefix(draw_window(row.rng));
   if (options_.made_tasks == MadeTasks::numbers) {
     fill_with_numbers(row, text);
   } else {

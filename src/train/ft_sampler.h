@@ -25,13 +25,15 @@ struct FtSamplerOptions {
   std::int64_t min_tokens = 1200;  ///< shortest target of those
   double distractor_rows = 0.5;    ///< share of questions whose own distractors stand in the row
   double book_rows = 0.15;         ///< share of rows that are of the text; needs one
-  double plain_book_rows = 0;  ///< share of those that are text alone, the others have facts put in
+  double bare_book_rows = 0;  ///< share of those that are bare: text alone, the others have facts
+                              ///< put in
   MadeTasks made_tasks = MadeTasks::numbers;  ///< what those facts are
 };
 
 /// Rows of selective finetuning (method §4): contexts of shuffled passages with questions about
-/// them, each a suffix of its own. Every epoch goes through all questions in an order of its own,
-/// row i of those with questions taking the next `questions_per_row`.
+/// them, each a suffix of its own; and, if they are asked for, bare rows. Every epoch goes through
+/// all questions in an order of its own, row i of those with questions taking the next
+/// `questions_per_row`.
 class FtSampler : public Sampler {
  public:
   /// `text` may be null: no book rows then. Input error if the model's chat template is not known
@@ -48,11 +50,10 @@ class FtSampler : public Sampler {
 
   /// Whether a row is of text, and alone; and how many rows before it are of text.
   bool is_book_row(std::int64_t index) const;
-  bool is_plain_row(std::int64_t index) const;
+  bool is_bare_row(std::int64_t index) const;
   std::int64_t num_book_rows_before(std::int64_t index) const;
 
-  /// A row of nothing but text, as CptSampler gives.
-  Example plain_row(const RowRequest& request) const;
+  std::vector<std::int32_t> draw_window(core::Rng& rng) const;
 
   void fill_with_questions(Row& row) const;
   void fill_with_passages(Row& row) const;

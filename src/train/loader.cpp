@@ -92,23 +92,23 @@ void Loader::work() {
 TrainBatch Loader::prepare(std::int64_t number) const {
   const std::int64_t step = first_step_ + number / plan_.num_micro_batches;
   const std::int64_t first_row = plan_.first_row(step, number % plan_.num_micro_batches);
-  std::vector<Example> examples, texts;
-  std::vector<attention::PolicySpec> policies, text_policies;
+  std::vector<Example> examples, bare;
+  std::vector<attention::PolicySpec> policies, bare_policies;
   for (std::int64_t row = first_row; row < first_row + plan_.rows_per_micro_batch(); ++row) {
     const attention::PolicySpec& policy = plan_.policy(step, row);
     Example example = sampler_.row({policy.layout, plan_.row_len, plan_.seed, row});
-    const bool is_text = example.suffixes.empty();
-    (is_text ? text_policies : policies).push_back(policy);
-    (is_text ? texts : examples).push_back(std::move(example));
+    const bool is_bare = example.suffixes.empty();
+    (is_bare ? bare_policies : policies).push_back(policy);
+    (is_bare ? bare : examples).push_back(std::move(example));
   }
   const std::size_t num_asking = examples.size();
-  std::ranges::move(texts, std::back_inserter(examples));
-  std::ranges::move(text_policies, std::back_inserter(policies));
-  const PackOptions options{.pins_memory = device_.is_cuda(), .max_labels = plan_.max_plain_labels};
+  std::ranges::move(bare, std::back_inserter(examples));
+  std::ranges::move(bare_policies, std::back_inserter(policies));
+  const PackOptions options{.pins_memory = device_.is_cuda(), .max_labels = plan_.max_bare_labels};
   TrainBatch batch{pack_rows(examples, policies, word_starts_, options), std::nullopt};
   if (plan_.plain_view == RowPlan::PlainView::none) return batch;
   std::span<const Example> viewed = examples;
-  if (plan_.plain_view == RowPlan::PlainView::text_rows) viewed = viewed.subspan(num_asking);
+  if (plan_.plain_view == RowPlan::PlainView::bare_rows) viewed = viewed.subspan(num_asking);
   if (!viewed.empty()) {
     const std::vector<attention::PolicySpec> full(viewed.size(), row_policy({}, {}));
     batch.plain = pack_rows(viewed, full, word_starts_, options);

@@ -113,7 +113,7 @@ class Packer {
         options_.max_labels > 0 ? std::max<std::int64_t>(0, num_labels - options_.max_labels) : 0;
     for (std::int64_t i = skipped; i < num_labels; ++i)
       add_label(first_row + i, raw[static_cast<std::size_t>(i) + 1]);
-    result_.num_text_labels += std::max<std::int64_t>(0, num_labels - skipped);
+    result_.num_bare_labels += std::max<std::int64_t>(0, num_labels - skipped);
   }
 
   void add_suffixes(const Example& example, BatchSequence& sequence) {

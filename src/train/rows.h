@@ -32,7 +32,7 @@ struct PackedRows {
   at::Tensor rows;                   // [R] int64: rows of the batch that predict a label
   at::Tensor labels;                 // [R] int64
   std::int64_t num_raw = 0;          ///< raw tokens, suffixes included
-  std::int64_t num_text_labels = 0;  ///< labels of rows without suffixes
+  std::int64_t num_bare_labels = 0;  ///< labels of rows without suffixes
 
   std::vector<std::unique_ptr<attention::Layout>> layouts;
   std::vector<std::unique_ptr<attention::Policy>> policies;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "attention/routing_loss.h"
+#include "core/error.h"
 #include "train/loss.h"
 
 namespace gsa::train {
@@ -54,23 +55,26 @@ TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double num
   return {loss, routing_loss, optimizer_.step(step, lr_factor)};
 }
 
-at::Tensor TrainStep::taught(const TrainBatch& batch) const {
-  if (!batch.plain || (options_.distill == 0 && options_.text_distill == 0)) return {};
+at::Tensor TrainStep::teacher_hidden(const TrainBatch& batch) const {
+  const bool teaches_bare = options_.bare_distill > 0 && batch.rows.num_bare_labels > 0;
+  if (options_.distill == 0 && !teaches_bare) return {};
+  if (!batch.plain) core::internal_error("train: rows to distil without a view for the teacher");
   const at::NoGradGuard no_grad;
   return teacher().forward(batch.plain->batch, {.rows = batch.plain->rows});
 }
 
 at::Tensor TrainStep::labels_loss(const at::Tensor& hidden, const at::Tensor& weight,
-                                  const PackedRows& rows, const at::Tensor& taught,
+                                  const PackedRows& rows, const at::Tensor& teacher_hidden,
                                   double scale) const {
-  const std::int64_t num_asked = rows.num_labels() - rows.num_text_labels;
+  const std::int64_t num_asked = rows.num_labels() - rows.num_bare_labels;
   at::Tensor total;
   const auto add = [&](std::int64_t begin, std::int64_t count, double share) {
     if (count == 0) return;
     std::optional<Teacher> teacher;
     if (share > 0) {
-      const std::int64_t first = begin - rows.num_labels() + taught.size(0);
-      teacher = Teacher{taught.narrow(0, first, count),
+      const std::int64_t first = begin + teacher_hidden.size(0) - rows.num_labels();
+      if (first < 0) core::internal_error("train: the teacher did not see all rows to distil");
+      teacher = Teacher{teacher_hidden.narrow(0, first, count),
                         TrainedModel::output_weight(this->teacher()), share};
     }
     const at::Tensor loss =
@@ -79,14 +83,15 @@ at::Tensor TrainStep::labels_loss(const at::Tensor& hidden, const at::Tensor& we
     total = total.defined() ? total.add(loss) : loss;
   };
   add(0, num_asked, options_.distill);
-  add(num_asked, rows.num_text_labels, options_.text_distill);
+  add(num_asked, rows.num_bare_labels, options_.bare_distill);
   return total;
 }
 
 TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) const {
+  const PackedRows& rows = batch.rows;
   const auto model = model_.model();
   const at::Tensor weight = TrainedModel::output_weight(*model);
-  const at::Tensor theirs = taught(batch);
+  const at::Tensor theirs = teacher_hidden(batch);
   at::Tensor plain;
   if (options_.plain_view > 0) {
     const at::NoGradGuard no_grad;
@@ -94,17 +99,20 @@ TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) co
   }
   attention::RoutingLoss routing;
   const at::Tensor hidden =
-      model->forward(batch.rows.batch, {.rows = batch.rows.rows,
-                                        .recompute = options_.recompute,
-                                        .routing = options_.routing > 0 ? &routing : nullptr});
-  const double share = scale * static_cast<double>(hidden.size(0));  // of the step's labels
-  at::Tensor loss = labels_loss(hidden, weight, batch.rows, theirs, scale);
+      model->forward(rows.batch, {.rows = rows.rows,
+                                  .recompute = options_.recompute,
+                                  .routing = options_.routing > 0 ? &routing : nullptr});
+  const auto share = [&](std::int64_t num_labels) {  // of the step's labels
+    return scale * static_cast<double>(num_labels);
+  };
+  at::Tensor loss = labels_loss(hidden, weight, rows, theirs, scale);
   if (plain.defined()) {
     const at::Tensor pull = at::smooth_l1_loss(hidden.to(at::kFloat), plain.to(at::kFloat));
-    loss = loss.add(pull, options_.plain_view * share);
+    loss = loss.add(pull, options_.plain_view * share(rows.num_labels()));
   }
   at::Tensor mean = routing.mean();
-  if (mean.defined()) mean = mean.mul(share);
+  // Only questions are routed.
+  if (mean.defined()) mean = mean.mul(share(rows.num_labels() - rows.num_bare_labels));
   return {loss, mean};
 }
 

@@ -16,8 +16,8 @@ namespace gsa::train {
 
 /// What a step computes beside the loss of the labels.
 struct StepOptions {
-  double distill = 0;       ///< share of the loss that is KL to the teacher, 0 to 1
-  double text_distill = 0;  ///< the same for rows without suffixes
+  double distill = 0;       ///< share of the loss of answers that is KL to the teacher, 0 to 1
+  double bare_distill = 0;  ///< share of the loss of bare rows, those without suffixes
   /// Sees everything under full attention; null: the base.
   std::shared_ptr<const model::Model> teacher = nullptr;
   double plain_view = 0;   ///< weight of the smooth-L1 pull to the plain-causal view (method §4)
@@ -54,11 +54,12 @@ class TrainStep {
   const model::Model& teacher() const {
     return options_.teacher ? *options_.teacher : *model_.base();
   }
-  /// What the teacher makes of the last labels of a batch: all, or those of text; undefined: it is
-  /// not asked.
-  at::Tensor taught(const TrainBatch& batch) const;
+  /// Hidden states [R', hidden] of the last R' labels of a batch: all of them, or those of bare
+  /// rows; undefined if nothing is distilled.
+  at::Tensor teacher_hidden(const TrainBatch& batch) const;
+  /// token_loss of all labels, each part with its share of distillation.
   at::Tensor labels_loss(const at::Tensor& hidden, const at::Tensor& weight, const PackedRows& rows,
-                         const at::Tensor& taught, double scale) const;
+                         const at::Tensor& teacher_hidden, double scale) const;
 
   TrainedModel& model_;
   Communicator& communicator_;

@@ -39,7 +39,7 @@ Trainer::Trainer(TrainedModel& model, const Sampler& sampler, std::vector<Exampl
   options_.rows.num_workers = communicator.size();
   options_.rows.plain_view = options_.step.distill > 0 || options_.step.plain_view > 0
                                  ? RowPlan::PlainView::all_rows
-                             : options_.step.text_distill > 0 ? RowPlan::PlainView::text_rows
+                             : options_.step.bare_distill > 0 ? RowPlan::PlainView::bare_rows
                                                               : RowPlan::PlainView::none;
   options_.rows.check();
 }

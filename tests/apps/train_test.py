@@ -168,20 +168,26 @@ def test_rows_of_text(gsa, model, questions, shard, tmp_path):
         return gsa("train", "ft", "--model", model, "--data", questions, "--out", tmp_path / out, "--steps", 2, "--rows", 2,
                    "--row-len", 256, "--chunks", "8", "--threads", 1, "--quiet", "--json", *options)  # fmt: skip
 
-    def recipe(*options):
+    def result(*options):
         done = ft("-".join(map(str, options)).replace("--", "").replace("/", "_"), "--text", shard, *options)
         assert done.code == 0, done.err
-        return json.loads(done.out.splitlines()[-1])["recipe"]
+        return json.loads(done.out.splitlines()[-1])
+
+    def recipe(*options):
+        return result(*options)["recipe"]
 
     assert "text_rows" not in recipe() and "made_tasks" not in recipe("--made-tasks", "numbers", "--text-rows", 0.15)
     assert " text_rows=1 made_tasks=all " in recipe("--text-rows", 1, "--made-tasks", "all")
     assert " text_rows=0.5 plain_text=1 " in recipe("--text-rows", 0.5, "--plain-text", 1)
     teacher = tmp_path / "text-rows-1-made-tasks-all" / "adapter.safetensors"
-    taught = recipe("--text-rows", 0.5, "--plain-text", 1, "--teacher", teacher)
-    assert taught.endswith(" teacher=" + hashlib.sha256(teacher.read_bytes()).hexdigest())
-    assert " distill=0.5 " in recipe("--distill", 0.5, "--teacher", teacher)
+    for how in [("--text-rows", 1, "--plain-text", 1), ("--distill", 0.5)]:
+        plain, taught = result(*how), result(*how, "--teacher", teacher)
+        digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
+        assert f" teacher={digest} " in taught["recipe"] and "teacher" not in plain["recipe"]
+        assert taught["loss"] != plain["loss"]
     for options, named in [(["--text-rows", "0.5"], "--text"), (["--made-tasks", "all"], "--text"), (["--plain-text", "0.5"], "--text"),
                            (["--text", shard, "--teacher", teacher], "--distill"), (["--distill", "1", "--teacher", "none.safetensors"], "none.safetensors"),
+                           (["--text", shard, "--text-rows", "0", "--plain-text", "1"], "--text-rows"),
                            (["--text-rows", "1.5"], "1.5"), (["--made-tasks", "some"], "some")]:  # fmt: skip
         done = ft("refused", *options)
         assert done.code == USAGE and named in done.error_line()

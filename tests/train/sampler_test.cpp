@@ -284,15 +284,19 @@ TEST(FtSampler, BookRowsHoldFacts) {
   EXPECT_EQ(num_books, 30);
 }
 
-TEST(FtSampler, PlainRowsAreTextAlone) {
+TEST(FtSampler, BareRowsAreTextAlone) {
   const FtSampler some(data().qa, data().text, tokenizer(),
-                       {.book_rows = 0.25, .plain_book_rows = 0.5});
+                       {.book_rows = 0.25, .bare_book_rows = 0.5});
   const FtSampler none(data().qa, data().text, tokenizer(), {.book_rows = 0.25});
   int num_plain = 0;
   for (std::int64_t i = 0; i < 80; ++i) {
     const Example example = some.row({layout_of("8"), kRowLen, 4, i});
     if (!example.suffixes.empty()) {  // the same as ever
-      EXPECT_EQ(example.pieces, none.row({layout_of("8"), kRowLen, 4, i}).pieces);
+      const Example same = none.row({layout_of("8"), kRowLen, 4, i});
+      EXPECT_EQ(example.pieces, same.pieces);
+      ASSERT_EQ(example.suffixes.size(), same.suffixes.size());
+      for (std::size_t k = 0; k < same.suffixes.size(); ++k)
+        EXPECT_EQ(example.suffixes[k].tokens, same.suffixes[k].tokens);
       continue;
     }
     ++num_plain;

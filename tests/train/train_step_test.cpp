@@ -70,14 +70,14 @@ TrainBatch mixed_batch(const SmallStep& step, bool views_all) {
 TEST(TrainStep, DistilsTextAndAnswersApart) {
   const SmallStep small(Trained::lora, 0);
   const auto base = small.model.base();
-  for (const auto& [distill, text_distill] : {std::pair(0.0, 1.0), {0.25, 1.0}, {0.5, 0.5}}) {
+  for (const auto& [distill, bare_distill] : {std::pair(0.0, 1.0), {0.25, 1.0}, {0.5, 0.5}}) {
     TrainedModel model(base, {.trained = Trained::lora, .rank = 2});
     TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0},
-                   {.distill = distill, .text_distill = text_distill});
+                   {.distill = distill, .bare_distill = bare_distill});
     const TrainBatch batch = mixed_batch(small, distill > 0);
     const PackedRows& rows = batch.rows;
-    ASSERT_GT(rows.num_text_labels, 0);
-    ASSERT_LT(rows.num_text_labels, rows.num_labels());
+    ASSERT_GT(rows.num_bare_labels, 0);
+    ASSERT_LT(rows.num_bare_labels, rows.num_labels());
     const double num_labels = static_cast<double>(rows.num_labels());
     const double loss = step.run({&batch, 1}, num_labels, 0, 1).loss.item<double>();
 
@@ -90,9 +90,9 @@ TEST(TrainStep, DistilsTextAndAnswersApart) {
     const at::Tensor ours = log_p(*model.model(), rows);
     at::Tensor theirs = log_p(*base, *batch.plain);  // of the last rows
     double expected = 0;
-    const std::int64_t num_asked = rows.num_labels() - rows.num_text_labels;
+    const std::int64_t num_asked = rows.num_labels() - rows.num_bare_labels;
     for (std::int64_t i = 0; i < rows.num_labels(); ++i) {
-      const double share = i < num_asked ? distill : text_distill;
+      const double share = i < num_asked ? distill : bare_distill;
       const double label = ours[i][rows.labels[i].item<std::int64_t>()].item<double>();
       expected -= (1 - share) * label;
       if (share == 0) continue;
@@ -114,7 +114,7 @@ TEST(TrainStep, LearnsFromATeacherWithAnAdapter) {
   const auto distance = [&](std::shared_ptr<const model::Model> of) {
     TrainedModel model(base, {.trained = Trained::lora, .rank = 2});
     TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0},
-                   {.distill = 1, .text_distill = 1, .teacher = std::move(of)});
+                   {.distill = 1, .bare_distill = 1, .teacher = std::move(of)});
     TrainBatch full = {std::move(*mixed_batch(small, true).plain), mixed_batch(small, true).plain};
     return step.run({&full, 1}, static_cast<double>(full.rows.num_labels()), 0, 1)
         .loss.item<double>();
@@ -167,6 +167,25 @@ TEST(TrainStep, TextWithoutQuestionsHasNoRouting) {
     EXPECT_TRUE(at::equal(actual.loss, expected.loss) && at::equal(actual.norm, expected.norm));
     EXPECT_EQ(actual.routing.item<float>(), 0);
   }
+}
+
+TEST(TrainStep, BareRowsHaveNoWeightInRouting) {
+  SmallStep small(Trained::lora, 1);
+  const TrainBatch mixed = mixed_batch(small, false);
+  core::Rng rng(41);
+  std::vector<TrainBatch> apart;  // the same rows: questions, text
+  for (const std::vector<int>& some : {std::vector{3, 2}, {0, 0}}) {
+    std::vector<Example> examples;
+    for (const int num_suffixes : some)
+      examples.push_back(random_example(rng, {40, 70}, num_suffixes));
+    const std::vector<attention::PolicySpec> policies(2, attention::PolicySpec::parse("gsa@8"));
+    apart.push_back(
+        {pack_rows(examples, policies, small.model.base()->tokenizer().word_starts()), {}});
+  }
+  const auto together = small.run({&mixed, 1}), divided = small.run(apart);
+  EXPECT_NEAR(together.loss.item<double>(), divided.loss.item<double>(), 1e-5);
+  EXPECT_GT(divided.routing.item<double>(), 0);
+  EXPECT_NEAR(together.routing.item<double>(), divided.routing.item<double>(), 1e-5);
 }
 
 TEST(TrainStep, RoutingRefusesLayersThatRunTwice) {
