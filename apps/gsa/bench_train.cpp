@@ -147,7 +147,7 @@ class BenchTrain {
       work_.check();
       const train::PackedRows& rows = batches[i].rows;
       if (i == num_warmup_steps) laps.mark();
-      step.run({&batches[i], 1}, static_cast<double>(rows.num_labels()), i, 1);
+      step.run({&batches[i], 1}, rows.label_weight(), i, 1);
       progress_.update(i + 1, num_steps);
       if (i < num_warmup_steps) continue;
       laps.mark();
@@ -170,8 +170,8 @@ class BenchTrain {
       examples.push_back({{std::move(tokens)}, {}});
     }
     const std::vector<attention::PolicySpec> policies(examples.size(), policy);
-    train::TrainBatch batch{train::pack_rows(examples, policies, base_->tokenizer().word_starts()),
-                            std::nullopt};
+    train::TrainBatch batch{
+        train::pack_rows(examples, policies, base_->tokenizer().word_starts()), {}, {}};
     batch.to(base_->device());
     return batch;
   }

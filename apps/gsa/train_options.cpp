@@ -14,8 +14,8 @@ namespace {
 
 using train::DataKind;
 
-/// Labels of a row of text alone among rows of questions, which have 50 to 100 each.
-constexpr std::int64_t kBareRowLabels = 256;
+/// Labels that a row of text alone counts as among rows of questions, which have 50 to 100 each.
+constexpr std::int64_t kBareRowWeight = 256;
 
 /// Where the learning rates of a training are best, measured on a model of 135M parameters.
 double default_lr(DataKind stage, train::Trained trained) {
@@ -155,10 +155,15 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
         ->group(group);
     app.add_option(
            "--plain-text", args.plain_text,
-           fmt::format(
-               "share of the rows of --text that stay plain text: the loss of their last {} "
-               "tokens is the distance to the teacher (--teacher) under full attention",
-               kBareRowLabels))
+           fmt::format("share of the rows of --text that stay plain text, to keep what --model "
+                       "can do; such a row weighs as much as {} tokens of answers",
+                       kBareRowWeight))
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--plain-distill", args.plain_distill,
+                   "share of the loss of plain text that is the distance to --model as it comes, "
+                   "under full attention; the rest is that of the next token")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str()
         ->group(group);
@@ -376,12 +381,12 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
         "save memory with --micro-batches");
   }
   (void)attention::PolicySpec::trained_keys(args.policy_keys);  // rows of full attention need none
-  if (!args.teacher.empty() && args.distill == 0 && args.plain_text == 0) {
-    core::input_error("train: nothing is learnt from --teacher: give --distill{}",
-                      args.stage == train::DataKind::ft ? " or --plain-text" : "");
-  }
+  if (!args.teacher.empty() && args.distill == 0)
+    core::input_error("train: nothing is learnt from --teacher: give --distill");
   if (args.plain_text > 0 && args.text_rows == 0)
     core::input_error("train: --plain-text is a share of --text-rows, which are 0: give more");
+  if (args.plain_text == 0 && args.plain_distill != TrainArgs().plain_distill)
+    core::input_error("train: --plain-distill is about plain text: give --plain-text");
   train::TrainOptions options;
   options.out = args.out;
   options.policy_keys = args.policy_keys;
@@ -399,7 +404,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.rows.num_micro_batches = args.micro_batches;
   options.rows.row_len = args.row_len;
   options.rows.seed = args.seed;
-  if (args.stage == train::DataKind::ft) options.rows.max_bare_labels = kBareRowLabels;
+  if (args.stage == train::DataKind::ft) options.rows.max_bare_weight = kBareRowWeight;
   options.optimizer.lr =
       args.lr.value_or(default_lr(args.stage, train::parse_trained(args.trained)));
   options.optimizer.gist_lr =
@@ -407,7 +412,7 @@ train::TrainOptions make_train_options(const TrainArgs& args) {
   options.optimizer.weight_decay = args.weight_decay;
   options.optimizer.max_norm = args.clip;
   options.step.distill = args.distill;
-  options.step.bare_distill = args.stage == train::DataKind::ft ? 1 : args.distill;
+  options.step.bare_distill = args.stage == train::DataKind::ft ? args.plain_distill : args.distill;
   options.step.plain_view = args.plain_view;
   options.step.routing = args.routing;
   options.max_spike = args.max_spike;
@@ -428,9 +433,10 @@ train::FtSamplerOptions make_sampler_options(const TrainArgs& args) {
   const TrainArgs defaults;
   if (args.text.empty() &&
       (args.text_rows != defaults.text_rows || args.plain_text != defaults.plain_text ||
-       args.made_tasks != defaults.made_tasks)) {
+       args.plain_distill != defaults.plain_distill || args.made_tasks != defaults.made_tasks)) {
     core::input_error(
-        "train: --text-rows, --plain-text and --made-tasks are about rows of text: give --text");
+        "train: --text-rows, --plain-text, --plain-distill and --made-tasks are about rows of "
+        "text: give --text");
   }
   options.book_rows = args.text_rows;
   options.bare_book_rows = args.plain_text;
@@ -450,6 +456,8 @@ std::string make_recipe(const TrainArgs& args, const train::TrainOptions& option
   if (args.text_rows != defaults.text_rows) recipe += fmt::format(" text_rows={}", args.text_rows);
   if (args.plain_text != defaults.plain_text)
     recipe += fmt::format(" plain_text={}", args.plain_text);
+  if (args.plain_distill != defaults.plain_distill)
+    recipe += fmt::format(" plain_distill={}", args.plain_distill);
   if (args.made_tasks != defaults.made_tasks)
     recipe += fmt::format(" made_tasks={}", args.made_tasks);
   recipe += fmt::format(" train={}", args.trained);

@@ -28,7 +28,7 @@ struct TrainArgs {
   std::int64_t num_steps = 0, rows = 8, micro_batches = 1, row_len = 4608;
   std::string chunks, mix, policy_keys;
   double text_rows = train::FtSamplerOptions{}.book_rows;
-  double plain_text = train::FtSamplerOptions{}.bare_book_rows;
+  double plain_text = train::FtSamplerOptions{}.bare_book_rows, plain_distill = 1;
   std::string made_tasks = "numbers";
 
   std::string trained = "lora";

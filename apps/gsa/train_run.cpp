@@ -163,6 +163,8 @@ class TrainRun {
     if (!args_.teacher.empty()) {
       const auto [adapter, digest] = load_adapter(args_.teacher);
       options_.step.teacher = base->with_adapter(adapter);
+      // Among questions, text is there to keep what the base can do.
+      if (args_.stage == DataKind::cpt) options_.step.bare_teacher = options_.step.teacher;
       teacher_digest = digest;
     }
     const model::Adapter* init = init_ ? &*init_ : nullptr;

@@ -29,7 +29,8 @@ const attention::PolicySpec& RowPlan::policy(std::int64_t step, std::int64_t row
 
 void TrainBatch::to(at::Device device) {
   rows.to(device);
-  if (plain) plain->to(device);
+  if (plain_asked) plain_asked->to(device);
+  if (plain_bare) plain_bare->to(device);
 }
 
 Loader::Loader(const Sampler& sampler, const std::vector<bool>& word_starts, const RowPlan& plan,
@@ -104,15 +105,18 @@ TrainBatch Loader::prepare(std::int64_t number) const {
   const std::size_t num_asking = examples.size();
   std::ranges::move(bare, std::back_inserter(examples));
   std::ranges::move(bare_policies, std::back_inserter(policies));
-  const PackOptions options{.pins_memory = device_.is_cuda(), .max_labels = plan_.max_bare_labels};
-  TrainBatch batch{pack_rows(examples, policies, word_starts_, options), std::nullopt};
-  if (plan_.plain_view == RowPlan::PlainView::none) return batch;
-  std::span<const Example> viewed = examples;
-  if (plan_.plain_view == RowPlan::PlainView::bare_rows) viewed = viewed.subspan(num_asking);
-  if (!viewed.empty()) {
-    const std::vector<attention::PolicySpec> full(viewed.size(), row_policy({}, {}));
-    batch.plain = pack_rows(viewed, full, word_starts_, options);
-  }
+  const PackOptions options{.pins_memory = device_.is_cuda(),
+                            .max_bare_weight = plan_.max_bare_weight};
+  const auto view = [&](std::span<const Example> some) -> std::optional<PackedRows> {
+    if (some.empty()) return std::nullopt;
+    const std::vector<attention::PolicySpec> full(some.size(), row_policy({}, {}));
+    return pack_rows(some, full, word_starts_, options);
+  };
+  TrainBatch batch{pack_rows(examples, policies, word_starts_, options), {}, {}};
+  const std::span<const Example> all = examples;
+  using View = RowPlan::PlainView;
+  if (plan_.plain_view == View::all_rows) batch.plain_asked = view(all.first(num_asking));
+  if (plan_.plain_view != View::none) batch.plain_bare = view(all.subspan(num_asking));
   return batch;
 }
 

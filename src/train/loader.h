@@ -23,7 +23,7 @@ struct RowPlan {
   /// Whether every row draws from the mix by itself, or all rows of a step take the same entry, one
   /// after the other.
   enum class Mix { drawn_per_row, cycled_per_step };
-  /// Which rows are there under full attention, too.
+  /// Which rows are there under full attention, too; bare rows are those without suffixes.
   enum class PlainView { none, bare_rows, all_rows };
 
   std::vector<attention::PolicySpec> policies;
@@ -31,7 +31,7 @@ struct RowPlan {
   std::int64_t rows_per_step = 8;  ///< of all workers
   std::int64_t num_micro_batches = 1;
   std::int64_t row_len = 4608;       ///< raw tokens and gists of the context
-  std::int64_t max_bare_labels = 0;  ///< of a row without suffixes: the last so many; 0: all
+  std::int64_t max_bare_weight = 0;  ///< PackOptions
   std::uint64_t seed = 0;
   int rank = 0, num_workers = 1;
   PlainView plain_view = PlainView::none;
@@ -47,11 +47,12 @@ struct RowPlan {
   const attention::PolicySpec& policy(std::int64_t step, std::int64_t row) const;
 };
 
-/// One micro-batch. Bare rows, those without suffixes, come behind the others.
+/// One micro-batch. Bare rows come behind the others.
 struct TrainBatch {
   PackedRows rows;
-  std::optional<PackedRows> plain;  ///< all its rows, or its bare ones, under full attention: the
-                                    ///< same labels in the same order; none: no such rows
+  /// The same rows under full attention, with the same labels in the same order; none: there are
+  /// none of that kind, or the plan has no such view.
+  std::optional<PackedRows> plain_asked, plain_bare;
 
   void to(at::Device device);
 };

@@ -63,6 +63,10 @@ class Packer {
     result_.batch.positions = to_tensor(positions_, options_.pins_memory);
     result_.rows = to_tensor(label_rows_, options_.pins_memory);
     result_.labels = to_tensor(labels_, options_.pins_memory);
+    if (result_.num_bare_labels > 0) {
+      result_.bare_label_weight =
+          static_cast<double>(bare_weight_) / static_cast<double>(result_.num_bare_labels);
+    }
     return std::move(result_);
   }
 
@@ -113,7 +117,10 @@ class Packer {
         options_.max_labels > 0 ? std::max<std::int64_t>(0, num_labels - options_.max_labels) : 0;
     for (std::int64_t i = skipped; i < num_labels; ++i)
       add_label(first_row + i, raw[static_cast<std::size_t>(i) + 1]);
-    result_.num_bare_labels += std::max<std::int64_t>(0, num_labels - skipped);
+    const std::int64_t num_bare = std::max<std::int64_t>(0, num_labels - skipped);
+    result_.num_bare_labels += num_bare;
+    bare_weight_ +=
+        options_.max_bare_weight > 0 ? std::min(num_bare, options_.max_bare_weight) : num_bare;
   }
 
   void add_suffixes(const Example& example, BatchSequence& sequence) {
@@ -139,6 +146,7 @@ class Packer {
   const std::vector<bool>& word_starts_;
   PackOptions options_;
   PackedRows result_;
+  std::int64_t bare_weight_ = 0;
   std::vector<std::int64_t> tokens_, positions_, label_rows_, labels_;
 };
 

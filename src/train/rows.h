@@ -32,7 +32,8 @@ struct PackedRows {
   at::Tensor rows;                   // [R] int64: rows of the batch that predict a label
   at::Tensor labels;                 // [R] int64
   std::int64_t num_raw = 0;          ///< raw tokens, suffixes included
-  std::int64_t num_bare_labels = 0;  ///< labels of rows without suffixes
+  std::int64_t num_bare_labels = 0;  ///< labels of rows without suffixes, behind the others
+  double bare_label_weight = 1;      ///< of each of these in a loss, where the others have 1
 
   std::vector<std::unique_ptr<attention::Layout>> layouts;
   std::vector<std::unique_ptr<attention::Policy>> policies;
@@ -40,6 +41,12 @@ struct PackedRows {
 
   std::int64_t num_tokens() const { return batch.num_rows(); }  ///< raw tokens and gists
   std::int64_t num_labels() const { return labels.size(0); }
+  std::int64_t num_asked_labels() const { return num_labels() - num_bare_labels; }
+  /// Sum of the weights of all labels.
+  double label_weight() const {
+    return static_cast<double>(num_asked_labels()) +
+           bare_label_weight * static_cast<double>(num_bare_labels);
+  }
 
   /// Moves the tensors; from pinned memory without waiting.
   void to(at::Device device);
@@ -48,6 +55,7 @@ struct PackedRows {
 struct PackOptions {
   bool pins_memory = false;
   std::int64_t max_labels = 0;  ///< rows without suffixes: labels of the last so many only; 0: all
+  std::int64_t max_bare_weight = 0;  ///< that all labels of such a row have together; 0: any
 };
 
 /// Lays out and packs one sequence per example, `[context | g0 | g1 ... | suffixes]` each, on the

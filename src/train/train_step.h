@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "train/communicator.h"
 #include "train/gradient_buckets.h"
 #include "train/loader.h"
+#include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/parameters.h"
 
@@ -16,10 +18,10 @@ namespace gsa::train {
 
 /// What a step computes beside the loss of the labels.
 struct StepOptions {
-  double distill = 0;       ///< share of the loss of answers that is KL to the teacher, 0 to 1
+  double distill = 0;       ///< share of the loss of answers that is KL to a teacher, 0 to 1
   double bare_distill = 0;  ///< share of the loss of bare rows, those without suffixes
-  /// Sees everything under full attention; null: the base.
-  std::shared_ptr<const model::Model> teacher = nullptr;
+  /// Who teaches answers and bare rows, under full attention; null: the base.
+  std::shared_ptr<const model::Model> teacher = nullptr, bare_teacher = nullptr;
   double plain_view = 0;   ///< weight of the smooth-L1 pull to the plain-causal view (method §4)
   double routing = 0;      ///< weight of attention::RoutingLoss; not with `recompute`
   bool recompute = false;  ///< trade time for memory (see model::ForwardOptions)
@@ -33,15 +35,15 @@ class TrainStep {
             const StepOptions& options);
 
   struct Result {
-    at::Tensor loss;     // scalar f32: mean over the labels of all workers
+    at::Tensor loss;     // scalar f32: weighted mean over the labels of all workers
     at::Tensor routing;  // scalar f32: of all workers, without its weight and no part of `loss`
     at::Tensor norm;     // scalar f32: of the gradient before clipping
   };
 
-  /// One step over this worker's micro-batches. `num_labels`: of all micro-batches of all workers,
-  /// at least 1; `step` counts from 0; `lr_factor` is the schedule's. Batches need `plain` if the
-  /// options ask for another view.
-  Result run(std::span<const TrainBatch> batches, double num_labels, std::int64_t step,
+  /// One step over this worker's micro-batches. `label_weight`: of all micro-batches of all
+  /// workers, above 0; `step` counts from 0; `lr_factor` is the schedule's. Batches need their
+  /// plain views if the options ask for them.
+  Result run(std::span<const TrainBatch> batches, double label_weight, std::int64_t step,
              double lr_factor);
 
   const Optimizer& optimizer() const { return optimizer_; }
@@ -51,15 +53,11 @@ class TrainStep {
     at::Tensor labels, routing;  // scalars; `routing` undefined: nothing selected
   };
   Losses losses_of(const TrainBatch& batch, double scale) const;
-  const model::Model& teacher() const {
-    return options_.teacher ? *options_.teacher : *model_.base();
-  }
-  /// Hidden states [R', hidden] of the last R' labels of a batch: all of them, or those of bare
-  /// rows; undefined if nothing is distilled.
-  at::Tensor teacher_hidden(const TrainBatch& batch) const;
-  /// token_loss of all labels, each part with its share of distillation.
-  at::Tensor labels_loss(const at::Tensor& hidden, const at::Tensor& weight, const PackedRows& rows,
-                         const at::Tensor& teacher_hidden, double scale) const;
+  /// What a teacher (null: the base) says of the rows of a view; none if it has no share.
+  std::optional<Teacher> taught(const std::shared_ptr<const model::Model>& teacher,
+                                const std::optional<PackedRows>& view, double share) const;
+  /// Hidden states [R, hidden] of all labels of a batch under full attention.
+  at::Tensor plain_hidden(const TrainBatch& batch) const;
 
   TrainedModel& model_;
   Communicator& communicator_;

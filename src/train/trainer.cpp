@@ -134,12 +134,14 @@ Outcome Trainer::run(const std::stop_token& stop, const Report& report,
 
 bool Trainer::step(Loader& loader, bool wants_stop) {
   std::vector<TrainBatch> batches;
-  std::array<double, 4> sums = {0, 0, 0, wants_stop ? 1.0 : 0.0};  // labels, tokens, raw, stops
+  // labels, tokens, raw tokens, processes that stop, weight of the labels
+  std::array<double, 5> sums = {0, 0, 0, wants_stop ? 1.0 : 0.0, 0};
   for (std::int64_t i = 0; i < options_.rows.num_micro_batches; ++i) {
     const PackedRows& rows = batches.emplace_back(loader.next()).rows;
     sums[0] += static_cast<double>(rows.num_labels());
     sums[1] += static_cast<double>(rows.num_tokens());
     sums[2] += static_cast<double>(rows.num_raw);
+    sums[4] += rows.label_weight();
   }
   communicator_.sum(sums);
   if (sums[0] == 0) {
@@ -147,7 +149,7 @@ bool Trainer::step(Loader& loader, bool wants_stop) {
                       state_.step + 1, state_.next_row);
   }
   const double factor = options_.schedule.factor(state_.step);
-  const TrainStep::Result result = step_.run(batches, sums[0], state_.step, factor);
+  const TrainStep::Result result = step_.run(batches, sums[4], state_.step, factor);
   state_.step += 1;
   state_.next_row = state_.step * options_.rows.rows_per_step;
   state_.num_tokens += static_cast<std::int64_t>(sums[1]);

@@ -180,14 +180,20 @@ def test_rows_of_text(gsa, model, questions, shard, tmp_path):
     assert " text_rows=1 made_tasks=all " in recipe("--text-rows", 1, "--made-tasks", "all")
     assert " text_rows=0.5 plain_text=1 " in recipe("--text-rows", 0.5, "--plain-text", 1)
     teacher = tmp_path / "text-rows-1-made-tasks-all" / "adapter.safetensors"
-    for how in [("--text-rows", 1, "--plain-text", 1), ("--distill", 0.5)]:
-        plain, taught = result(*how), result(*how, "--teacher", teacher)
-        digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
-        assert f" teacher={digest} " in taught["recipe"] and "teacher" not in plain["recipe"]
-        assert taught["loss"] != plain["loss"]
+    plain, taught = result("--distill", 0.5), result("--distill", 0.5, "--teacher", teacher)
+    digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
+    assert f" teacher={digest} " in taught["recipe"] and "teacher" not in plain["recipe"]
+    assert taught["loss"] != plain["loss"]
+    text = ["--text-rows", 1, "--plain-text", 1]
+    kept, halved = result(*text), result(*text, "--plain-distill", 0.5)
+    assert "plain_distill" not in kept["recipe"] and " plain_text=1 plain_distill=0.5 " in halved["recipe"]
+    assert kept["loss"] < halved["loss"]  # far from the next token, but near to the base
+    with_teacher = result(*text, "--distill", 0.5, "--teacher", teacher)
+    assert with_teacher["loss"] == kept["loss"]  # the teacher has no say in plain text
     for options, named in [(["--text-rows", "0.5"], "--text"), (["--made-tasks", "all"], "--text"), (["--plain-text", "0.5"], "--text"),
                            (["--text", shard, "--teacher", teacher], "--distill"), (["--distill", "1", "--teacher", "none.safetensors"], "none.safetensors"),
                            (["--text", shard, "--text-rows", "0", "--plain-text", "1"], "--text-rows"),
+                           (["--text", shard, "--plain-distill", "0.5"], "--plain-text"),
                            (["--text-rows", "1.5"], "1.5"), (["--made-tasks", "some"], "some")]:  # fmt: skip
         done = ft("refused", *options)
         assert done.code == USAGE and named in done.error_line()

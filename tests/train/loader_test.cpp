@@ -135,53 +135,48 @@ TEST(Loader, PlainViewHasTheSameLabels) {
   Loader loader(sampler, word_starts(), plan, at::kCPU, 0, kNumSteps, 2);
   for (std::int64_t step = 0; step < kNumSteps; ++step) {
     const TrainBatch batch = loader.next();
-    ASSERT_TRUE(batch.plain);
-    EXPECT_TRUE(at::equal(batch.plain->labels, batch.rows.labels));
-    EXPECT_EQ(batch.plain->num_tokens(), batch.rows.num_raw);  // no gists
+    ASSERT_TRUE(batch.plain_asked && batch.plain_bare);
+    const PackedRows &asked = *batch.plain_asked, &bare = *batch.plain_bare;
+    EXPECT_TRUE(at::equal(at::cat({asked.labels, bare.labels}), batch.rows.labels));
+    EXPECT_EQ(asked.num_labels(), batch.rows.num_asked_labels());
+    EXPECT_EQ(bare.num_bare_labels, batch.rows.num_bare_labels);
+    EXPECT_EQ(asked.num_tokens() + bare.num_tokens(), batch.rows.num_raw);  // no gists
   }
 }
 
-TEST(Loader, TextComesLastAndMayBeViewedAlone) {
+TEST(Loader, BareRowsMayBeViewedAlone) {
   RowPlan plan = make_plan();
   plan.plain_view = RowPlan::PlainView::bare_rows;
   const FakeSampler sampler;
   Loader loader(sampler, word_starts(), plan, at::kCPU, 0, kNumSteps, 2);
   for (std::int64_t step = 0; step < kNumSteps; ++step) {
     const TrainBatch batch = loader.next();
-    ASSERT_TRUE(batch.plain);
-    const std::int64_t num_text = batch.rows.num_bare_labels;
-    ASSERT_GT(num_text, 0);
-    ASSERT_LT(num_text, batch.rows.num_labels());
-    EXPECT_EQ(batch.plain->num_bare_labels, batch.plain->num_labels());
-    EXPECT_TRUE(
-        at::equal(batch.plain->labels,
-                  batch.rows.labels.narrow(0, batch.rows.num_labels() - num_text, num_text)));
+    EXPECT_FALSE(batch.plain_asked);
+    ASSERT_TRUE(batch.plain_bare);
+    const std::int64_t num_asked = batch.rows.num_asked_labels();
+    ASSERT_GT(num_asked, 0);
+    EXPECT_TRUE(at::equal(batch.plain_bare->labels,
+                          batch.rows.labels.narrow(0, num_asked, batch.rows.num_bare_labels)));
   }
   plan.rows_per_step = 1;  // row 0 asks, row 1 is text
   Loader single(sampler, word_starts(), plan, at::kCPU, 0, 2, 1);
-  EXPECT_FALSE(single.next().plain);
-  EXPECT_TRUE(single.next().plain);
+  EXPECT_FALSE(single.next().plain_bare);
+  EXPECT_TRUE(single.next().plain_bare);
 }
 
-TEST(Loader, BoundsTheLabelsOfRowsWithoutSuffixes) {
+TEST(Loader, BoundsTheWeightOfBareRows) {
   RowPlan plan = make_plan();
-  const auto labels = [&] {
+  const auto first = [&] {
     const FakeSampler sampler;
     Loader loader(sampler, word_starts(), plan, at::kCPU, 0, 1, 1);
-    return loader.next().rows.num_labels();
+    return std::move(loader.next().rows);
   };
-  const std::int64_t all = labels();
-  plan.max_bare_labels = 3;
-  const std::int64_t bounded = labels();
-  EXPECT_LT(bounded, all);
-  std::int64_t most = 0;  // rows 0, 3 and 6 have suffixes
-  for (std::int64_t row = 0; row < plan.rows_per_step; ++row) {
-    const Example example = FakeSampler().row({plan.policies[0].layout, 64, plan.seed, row});
-    const std::vector<PolicySpec> policy = {PolicySpec::parse("full")};
-    const std::int64_t own = pack_rows(std::span(&example, 1), policy, word_starts()).num_labels();
-    most += example.suffixes.empty() ? std::min<std::int64_t>(own, 3) : own;
-  }
-  EXPECT_EQ(bounded, most);
+  const PackedRows all = first();
+  EXPECT_EQ(all.label_weight(), static_cast<double>(all.num_labels()));
+  plan.max_bare_weight = 3;
+  const PackedRows bounded = first();
+  EXPECT_EQ(bounded.num_labels(), all.num_labels());
+  EXPECT_LT(bounded.label_weight(), all.label_weight());
 }
 
 TEST(Loader, ErrorsInAThreadArrive) {

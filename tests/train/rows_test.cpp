@@ -68,6 +68,18 @@ TEST(PackRows, LabelsOnlyTheEndIfTold) {
   EXPECT_EQ(pack_one(example, "full", {.max_labels = 9}).num_labels(), 4);
 }
 
+TEST(PackRows, BoundsTheWeightOfRowsWithoutSuffixes) {
+  const Example text{{{10, 11, 12, 13, 14}}, {}}, other{{{10, 11}}, {}};
+  EXPECT_EQ(pack_one(text, "full").label_weight(), 4);
+  const std::vector examples = {Example{{{10, 11}}, {{{20, 21, 22}, 1}}}, text, other};
+  const std::vector<PolicySpec> policies(3, PolicySpec::parse("full"));
+  const PackedRows rows =
+      pack_rows(examples, policies, std::vector<bool>(100, true), {.max_bare_weight = 3});
+  EXPECT_EQ(rows.num_labels(), 2 + 4 + 1);
+  EXPECT_DOUBLE_EQ(rows.bare_label_weight, (3 + 1) / 5.0);
+  EXPECT_DOUBLE_EQ(rows.label_weight(), 2 + 3 + 1);
+}
+
 TEST(PackRows, RefusesRowsWithoutTokensAndUnknownIds) {
   using test::error_of, test::IsError;
   const auto error = [](const Example& example) {

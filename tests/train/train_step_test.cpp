@@ -1,6 +1,7 @@
 #include "train/train_step.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_softmax.h>
@@ -37,14 +38,14 @@ struct SmallStep {
     const Example example = random_example(rng, {40, 90}, num_suffixes);
     return {pack_rows({&example, 1}, std::vector{attention::PolicySpec::parse(policy)},
                       model.base()->tokenizer().word_starts()),
-            std::nullopt};
+            {},
+            {}};
   }
 
   TrainStep::Result run(std::span<const TrainBatch> batches) {
-    double num_labels = 0;
-    for (const TrainBatch& some : batches)
-      num_labels += static_cast<double>(some.rows.num_labels());
-    return step->run(batches, num_labels, num_steps++, 1);
+    double weight = 0;
+    for (const TrainBatch& some : batches) weight += some.rows.label_weight();
+    return step->run(batches, weight, num_steps++, 1);
   }
 
   TrainedModel model;
@@ -53,18 +54,22 @@ struct SmallStep {
   std::int64_t num_steps = 0;
 };
 
-/// Rows of text behind rows of questions, and what of them is there under full attention.
-TrainBatch mixed_batch(const SmallStep& step, bool views_all) {
+constexpr std::int64_t kMaxBareWeight = 20;
+
+/// Rows of text behind rows of questions.
+TrainBatch mixed_batch(const SmallStep& step, const char* policy = "gsa@8") {
   core::Rng rng(41);
   std::vector<Example> examples;
   for (const int num_suffixes : {3, 2, 0, 0})
     examples.push_back(random_example(rng, {40, 70}, num_suffixes));
-  const auto pack = [&](std::span<const Example> some, const char* policy) {
+  const auto pack = [&](std::span<const Example> some, const char* how) {
     const std::vector<attention::PolicySpec> policies(some.size(),
-                                                      attention::PolicySpec::parse(policy));
-    return pack_rows(some, policies, step.model.base()->tokenizer().word_starts());
+                                                      attention::PolicySpec::parse(how));
+    return pack_rows(some, policies, step.model.base()->tokenizer().word_starts(),
+                     {.max_bare_weight = kMaxBareWeight});
   };
-  return {pack(examples, "gsa@8"), pack(std::span(examples).subspan(views_all ? 0 : 2), "full")};
+  const std::span<const Example> all = examples;
+  return {pack(all, policy), pack(all.first(2), "full"), pack(all.subspan(2), "full")};
 }
 
 TEST(TrainStep, DistilsTextAndAnswersApart) {
@@ -74,12 +79,15 @@ TEST(TrainStep, DistilsTextAndAnswersApart) {
     TrainedModel model(base, {.trained = Trained::lora, .rank = 2});
     TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0},
                    {.distill = distill, .bare_distill = bare_distill});
-    const TrainBatch batch = mixed_batch(small, distill > 0);
+    const TrainBatch batch = mixed_batch(small);
     const PackedRows& rows = batch.rows;
-    ASSERT_GT(rows.num_bare_labels, 0);
-    ASSERT_LT(rows.num_bare_labels, rows.num_labels());
-    const double num_labels = static_cast<double>(rows.num_labels());
-    const double loss = step.run({&batch, 1}, num_labels, 0, 1).loss.item<double>();
+    const std::int64_t num_asked = rows.num_asked_labels();
+    ASSERT_GT(num_asked, 0);
+    ASSERT_GT(rows.num_bare_labels, 2 * kMaxBareWeight);
+    const double bare_weight = 2.0 * kMaxBareWeight / static_cast<double>(rows.num_bare_labels);
+    const double total = static_cast<double>(num_asked) + 2.0 * kMaxBareWeight;
+    EXPECT_DOUBLE_EQ(rows.label_weight(), total);
+    const double loss = step.run({&batch, 1}, total, 0, 1).loss.item<double>();
 
     const at::NoGradGuard no_grad;
     const auto log_p = [&](const model::Model& of, const PackedRows& some) {
@@ -88,39 +96,41 @@ TEST(TrainStep, DistilsTextAndAnswersApart) {
           -1, at::kDouble);
     };
     const at::Tensor ours = log_p(*model.model(), rows);
-    at::Tensor theirs = log_p(*base, *batch.plain);  // of the last rows
+    const at::Tensor theirs =
+        at::cat({log_p(*base, *batch.plain_asked), log_p(*base, *batch.plain_bare)});
     double expected = 0;
-    const std::int64_t num_asked = rows.num_labels() - rows.num_bare_labels;
     for (std::int64_t i = 0; i < rows.num_labels(); ++i) {
       const double share = i < num_asked ? distill : bare_distill;
       const double label = ours[i][rows.labels[i].item<std::int64_t>()].item<double>();
-      expected -= (1 - share) * label;
-      if (share == 0) continue;
-      const at::Tensor p = theirs[i - rows.num_labels() + theirs.size(0)];
-      expected += share * p.exp().mul(p.sub(ours[i])).sum().item<double>();
+      const double distance = theirs[i].exp().mul(theirs[i].sub(ours[i])).sum().item<double>();
+      expected += (i < num_asked ? 1 : bare_weight) * (share * distance - (1 - share) * label);
     }
-    EXPECT_NEAR(loss, expected / num_labels, 1e-5 * (1 + std::abs(expected / num_labels)));
+    EXPECT_NEAR(loss, expected / total, 1e-5 * (1 + std::abs(expected / total)));
   }
 }
 
-TEST(TrainStep, LearnsFromATeacherWithAnAdapter) {
+TEST(TrainStep, AnswersAndTextHaveTheirOwnTeachers) {
   const SmallStep small(Trained::lora, 0);
   const auto base = small.model.base();
   // A teacher that is the base with other gists and LoRA, as training makes it.
   SmallStep pupil(Trained::lora, 0, 0.05);
-  const TrainBatch batch = mixed_batch(small, true);
+  const TrainBatch batch = mixed_batch(small);
   for (int i = 0; i < 5; ++i) pupil.run({&batch, 1});
   const auto teacher = base->with_adapter(pupil.model.adapter());
-  const auto distance = [&](std::shared_ptr<const model::Model> of) {
+  using Taught = std::shared_ptr<const model::Model>;
+  const auto distance = [&](const Taught& of_answers, const Taught& of_text) {
     TrainedModel model(base, {.trained = Trained::lora, .rank = 2});
-    TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0},
-                   {.distill = 1, .bare_distill = 1, .teacher = std::move(of)});
-    TrainBatch full = {std::move(*mixed_batch(small, true).plain), mixed_batch(small, true).plain};
-    return step.run({&full, 1}, static_cast<double>(full.rows.num_labels()), 0, 1)
-        .loss.item<double>();
+    TrainStep step(
+        model, *small.communicator, {.lr = 0, .gist_lr = 0},
+        {.distill = 1, .bare_distill = 1, .teacher = of_answers, .bare_teacher = of_text});
+    const TrainBatch full = mixed_batch(small, "full");
+    return step.run({&full, 1}, full.rows.label_weight(), 0, 1).loss.item<double>();
   };
-  EXPECT_NEAR(distance(nullptr), 0, 1e-6);  // the model starts as the base
-  EXPECT_GT(distance(teacher), 1e-3);
+  EXPECT_NEAR(distance(nullptr, nullptr), 0, 1e-6);  // the model starts as the base
+  const double answers = distance(teacher, nullptr), text = distance(nullptr, teacher);
+  EXPECT_GT(answers, 1e-3);
+  EXPECT_GT(text, 1e-3);
+  EXPECT_NEAR(distance(teacher, teacher), answers + text, 1e-5);
 }
 
 class RoutingStep : public testing::TestWithParam<std::pair<const char*, Trained>> {};
@@ -171,7 +181,7 @@ TEST(TrainStep, TextWithoutQuestionsHasNoRouting) {
 
 TEST(TrainStep, BareRowsHaveNoWeightInRouting) {
   SmallStep small(Trained::lora, 1);
-  const TrainBatch mixed = mixed_batch(small, false);
+  const TrainBatch mixed = mixed_batch(small);
   core::Rng rng(41);
   std::vector<TrainBatch> apart;  // the same rows: questions, text
   for (const std::vector<int>& some : {std::vector{3, 2}, {0, 0}}) {
@@ -179,8 +189,10 @@ TEST(TrainStep, BareRowsHaveNoWeightInRouting) {
     for (const int num_suffixes : some)
       examples.push_back(random_example(rng, {40, 70}, num_suffixes));
     const std::vector<attention::PolicySpec> policies(2, attention::PolicySpec::parse("gsa@8"));
-    apart.push_back(
-        {pack_rows(examples, policies, small.model.base()->tokenizer().word_starts()), {}});
+    apart.push_back({pack_rows(examples, policies, small.model.base()->tokenizer().word_starts(),
+                               {.max_bare_weight = kMaxBareWeight}),
+                     {},
+                     {}});
   }
   const auto together = small.run({&mixed, 1}), divided = small.run(apart);
   EXPECT_NEAR(together.loss.item<double>(), divided.loss.item<double>(), 1e-5);
