@@ -12,6 +12,7 @@ DATA holds the sources, xz-packed JSON Lines, as docs/training.md lists them:
 OUT receives
 
     qa_train.jsonl    {question, answers, passages, distractors, source}: for `prepare ft`
+    passages.jsonl    {text}: the passages of these, 60 in a document, for `prepare cpt`
     val_books.jsonl   {text}: 80,000 characters from a quarter into each book, for `prepare cpt`
     hotpotqa.jsonl, 2wiki.jsonl, squad_long.jsonl, passkey_4k.jsonl, squad_8k.jsonl, passkey_8k.jsonl
                       {_id, dataset, input, documents, answers, length}: evaluation sets
@@ -46,6 +47,8 @@ PASSKEY_CONTEXTS = {"passkey_4k": 3900, "passkey_8k": 7600}
 MAX_QUESTION = 40
 NUM_QUESTIONS = 300
 NUM_PASSKEYS = 300
+PASSAGES_PER_DOCUMENT = 60
+PASSAGE_EPOCHS = 3  # each in an order of its own
 BOOK_CHARS = 80_000
 
 
@@ -112,6 +115,15 @@ def training_questions(folder):
         for record in split_2wiki(records)[0] if name == "2wikimultihopqa" else records:
             passages = [passage(doc["title"], doc["text"]) for doc in record["documents"]]
             yield qa_record(record["question"], record["answers"][:1], passages, [], name)
+
+
+def documents_of_passages(questions):
+    passages = sorted({text for record in questions for text in record["passages"] + record["distractors"]})
+    rng = random.Random(3)
+    for _ in range(PASSAGE_EPOCHS):
+        rng.shuffle(passages)
+        for begin in range(0, len(passages), PASSAGES_PER_DOCUMENT):
+            yield {"text": "\n\n".join(passages[begin : begin + PASSAGES_PER_DOCUMENT])}
 
 
 def split_2wiki(records):
@@ -312,7 +324,9 @@ def main():
     qa = os.path.join(args.data, "qa")
     os.makedirs(args.out, exist_ok=True)
 
-    write_records(args.out, "qa_train", training_questions(qa))
+    questions = list(training_questions(qa))
+    write_records(args.out, "qa_train", questions)
+    write_records(args.out, "passages", documents_of_passages(questions))
     write_records(args.out, "val_books", validation_books(os.path.join(args.data, "text")))
     if not args.tokenizer:
         return

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "command.h"
+#include "train_average.h"
 #include "train_layers.h"
 #include "train_merge.h"
 #include "train_plot.h"
@@ -60,6 +61,7 @@ Command add_train(CLI::App& app) {
   add_stage(app, *parts, train::DataKind::cpt, "train gists on text (continued pretraining)");
   add_stage(app, *parts, train::DataKind::ft, "train choosing and answering on questions");
   add("layers", "find which layers need more of the budget", add_train_layers);
+  add("average", "average adapters that were trained from a common start", add_train_average);
   add("merge", "fold an adapter into the weights of its model", add_train_merge);
   add("plot", "draw the curves of runs", add_train_plot);
   return [parts] {

@@ -414,6 +414,28 @@ def test_merged_model_answers_like_base_and_adapter(gsa, models, train, shard, t
         assert refused.code == USAGE and "was trained on the base" in refused.error_line()
 
 
+def test_average_of_adapters(gsa, model, train, tmp_path):
+    """Its file is taken like another; what it is made of is in its recipe."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(one, "--lr", 0.01, "--chunks", "8", steps=2)
+    train(two, "--lr", 0.01, "--chunks", "4", "--seed", 1, steps=2)
+    parts = [one / "adapter.safetensors", two / "adapter.safetensors"]
+    out = tmp_path / "both.safetensors"
+    done = gsa("train", "average", *parts, parts[0], "--out", out, "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["file"] == str(out) and 0 < result["lost"] < 0.5
+    info = gsa("info", "--model", model, "--adapter", out, "--json").json()["adapter"]
+    assert info["chunk_sizes"] == ["8", "4"] and info["lora_rank"] == result["rank"]
+    assert info["recipe"].count("cpt steps=2") == 3
+    for arguments, named in [([parts[0], "--out", out], "adapters"), ([*parts, "--rank", 999, "--out", out], "999"),
+                             ([parts[0], tmp_path / "gone.safetensors", "--out", out], "gone")]:  # fmt: skip
+        refused = gsa("train", "average", *arguments)
+        assert refused.code == USAGE and named in refused.error_line()
+    refused = gsa("train", "average", *parts, "--out", tmp_path / "none" / "x.safetensors")
+    assert refused.code == FAILURE and "none" in refused.error_line()
+
+
 def test_resume_is_bit_for_bit(train, arguments, tmp_path):
     undisturbed = train(tmp_path / "whole", steps=60)
     out = tmp_path / "parts"
