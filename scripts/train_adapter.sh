@@ -19,7 +19,7 @@ python=$root/.venv/bin/python
 sets=$out/sets
 mkdir -p "$sets"
 
-if [[ ! -e $sets/done ]]; then
+if [[ ! -e $sets/done || ! -e $sets/passages.jsonl ]]; then
   "$python" "$root/scripts/training_data.py" "$data" "$sets" --tokenizer "$tokenizer"
   touch "$sets/done"
 fi
@@ -35,11 +35,11 @@ text=$data/text
   --data "$text/classic_books.jsonl.xz:7M" --out "$out/text.gsa"
 [[ -e $out/qa.gsa ]] || "$gsa" train prepare ft --model smollm2 "${held_out[@]}" --data "$sets/qa_train.jsonl" --out "$out/qa.gsa"
 
-# train NAME STAGE STEPS OPTIONS...: a run of its own, from its last checkpoint if there is one.
+# train NAME STAGE STEPS OPTIONS...: a run of its own, from its last checkpoint if there is one; that of another
+# recipe is refused.
 train() {
   local name=$1 stage=$2 steps=$(($3 * ${PERCENT:-100} / 100)) resume=()
   shift 3
-  if [[ -e $out/$name/adapter.safetensors ]]; then return; fi
   if [[ -e $out/$name/checkpoints ]]; then resume=(--resume); fi
   "$gsa" train "$stage" --model smollm2 --device "${DEVICE:-cuda}" --steps $((steps > 0 ? steps : 1)) \
     "${resume[@]}" --out "$out/$name" "$@"
@@ -48,7 +48,7 @@ train() {
 full=$out/full/adapter.safetensors
 questions=(--data "$out/qa.gsa" --text "$out/text.gsa" --made-tasks all)
 # The layers that retrieve (14, 17, 18, 20 and 23) get more of the budget.
-gists=(--routing 0.1 --policy-keys route=both:layers=1/0.375*13/4/0.375*2/4*2/0.375/4/0.375*2/4/0.375*6)
+gists=(--routing 0.1 --policy-keys 'route=both:layers=1/0.375*13/4/0.375*2/4*2/0.375/4/0.375*2/4/0.375*6')
 taught=(--teacher "$full" --distill 0.5 --plain-distill 0.5)
 
 # Answers under full attention first: all gists learn from this model.

@@ -12,7 +12,8 @@ DATA holds the sources, xz-packed JSON Lines, as docs/training.md lists them:
 OUT receives
 
     qa_train.jsonl    {question, answers, passages, distractors, source}: for `prepare ft`
-    passages.jsonl    {text}: the passages of these, 60 in a document, for `prepare cpt`
+    passages.jsonl    {text}: the passages and distractors of these, 10 in a document, all of them three
+                      times in other orders, for `prepare cpt`
     val_books.jsonl   {text}: 80,000 characters from a quarter into each book, for `prepare cpt`
     hotpotqa.jsonl, 2wiki.jsonl, squad_long.jsonl, passkey_4k.jsonl, squad_8k.jsonl, passkey_8k.jsonl
                       {_id, dataset, input, documents, answers, length}: evaluation sets
@@ -24,7 +25,7 @@ hand: 300 of them, drawn once, are for evaluation and not in the training file.
 Only the standard library is needed, besides the package `tokenizers` for the evaluation sets: their
 contexts are filled up to a number of tokens. The choice is drawn with a fixed seed; the token counts
 are those of the model's tokenizer, of passages behind a blank line and of an opening like
-OPENING. Without --tokenizer only the training file and val_books are written.
+OPENING. Without --tokenizer only the first three are written.
 """
 
 import argparse
@@ -47,7 +48,7 @@ PASSKEY_CONTEXTS = {"passkey_4k": 3900, "passkey_8k": 7600}
 MAX_QUESTION = 40
 NUM_QUESTIONS = 300
 NUM_PASSKEYS = 300
-PASSAGES_PER_DOCUMENT = 60
+PASSAGES_PER_DOCUMENT = 10  # so few that `prepare` notices one that an evaluation set has, too
 PASSAGE_EPOCHS = 3  # each in an order of its own
 BOOK_CHARS = 80_000
 

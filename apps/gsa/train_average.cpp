@@ -11,6 +11,7 @@
 #include "find_model.h"
 #include "model/average.h"
 #include "options.h"
+#include "terminal.h"
 #include "train_options.h"
 
 namespace gsa::apps {
@@ -38,6 +39,14 @@ int run_average(const AverageArgs& args) {
   for (const std::string& name : args.adapters)
     adapters.push_back(model::Adapter::load(find_adapter(name)));
   const auto [average, lost] = model::average_adapters(adapters, args.rank);
+  for (const model::Adapter& adapter : adapters) {
+    if (adapter.info.policy_keys == average.info.policy_keys) continue;
+    const std::string& keys = average.info.policy_keys;
+    print_note(
+        fmt::format("the adapters differ in their policy keys; those of the first are kept: {}",
+                    keys.empty() ? "none" : keys));
+    break;
+  }
   average.save(args.out, parse_file_dtype(args.adapter_dtype));
   if (args.is_json) {
     const nlohmann::ordered_json result = {

@@ -433,10 +433,9 @@ train::FtSamplerOptions make_sampler_options(const TrainArgs& args) {
   const TrainArgs defaults;
   if (args.text.empty() &&
       (args.text_rows != defaults.text_rows || args.plain_text != defaults.plain_text ||
-       args.plain_distill != defaults.plain_distill || args.made_tasks != defaults.made_tasks)) {
+       args.made_tasks != defaults.made_tasks)) {
     core::input_error(
-        "train: --text-rows, --plain-text, --plain-distill and --made-tasks are about rows of "
-        "text: give --text");
+        "train: --text-rows, --plain-text and --made-tasks are about rows of text: give --text");
   }
   options.book_rows = args.text_rows;
   options.bare_book_rows = args.plain_text;

@@ -16,24 +16,24 @@
 namespace gsa::model {
 namespace {
 
-void check_alike(const Adapter& first, const Adapter& other) {
+void check_alike(const Adapter& first, const Adapter& other, std::size_t number) {
   const auto refuse = [&](const char* what) {
     core::input_error(
-        "average: adapters '{}' and '{}' differ in {}; give adapters of one model that were "
-        "trained from a common start",
-        first.info.name, other.info.name, what);
+        "average: adapter {} differs from the first in {}; give adapters that were trained from a "
+        "common start, to be used alike",
+        number, what);
   };
-  if (first.info.base_fingerprint != other.info.base_fingerprint) refuse("the base they are for");
-  if (first.info.gist_input != other.info.gist_input) refuse("what gists start from");
+  if (first.info.base_fingerprint != other.info.base_fingerprint) refuse("its base");
+  if (first.info.gist_input != other.info.gist_input) refuse("what its gists start from");
   if (!first.gist_embeddings.sizes().equals(other.gist_embeddings.sizes()))
-    refuse("their gist embeddings");
+    refuse("its gist embeddings");
   const auto key = [](const auto& entry) { return entry.first; };
   if (!std::ranges::equal(first.loras, other.loras, {}, key, key))
-    refuse("the matrices they update");
+    refuse("the matrices it updates");
   for (const auto& [place, factors] : first.loras) {
     const LoraFactors& others = other.loras.at(place);
     if (factors.a.size(1) != others.a.size(1) || factors.b.size(0) != others.b.size(0))
-      refuse("the shapes of what they update");
+      refuse("the shapes of what it updates");
   }
 }
 
@@ -74,7 +74,7 @@ AdapterInfo common_info(std::span<const Adapter> adapters, std::int64_t rank) {
   std::vector<std::string> recipes, digests;
   for (const Adapter& adapter : adapters) {
     recipes.push_back(adapter.info.recipe);
-    digests.push_back(adapter.info.data_digest);
+    if (!adapter.info.data_digest.empty()) digests.push_back(adapter.info.data_digest);
     for (const auto& sizes : adapter.info.chunk_sizes)
       if (std::ranges::find(info.chunk_sizes, sizes) == info.chunk_sizes.end())
         info.chunk_sizes.push_back(sizes);
@@ -90,9 +90,9 @@ AverageAdapter average_adapters(std::span<const Adapter> adapters, std::int64_t 
   if (adapters.size() < 2) core::input_error("average: give two adapters or more");
   const Adapter& first = adapters.front();
   std::int64_t sum_of_ranks = 0;
-  for (const Adapter& adapter : adapters) {
-    check_alike(first, adapter);
-    sum_of_ranks += adapter.info.lora_rank;
+  for (std::size_t i = 0; i < adapters.size(); ++i) {
+    check_alike(first, adapters[i], i + 1);
+    sum_of_ranks += adapters[i].info.lora_rank;
   }
   if (rank == 0) rank = first.info.lora_rank;
   if (rank > sum_of_ranks)

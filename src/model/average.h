@@ -16,9 +16,10 @@ struct AverageAdapter {
 /// their low-rank updates (the products, not the factors), cut back to `rank` by singular values.
 /// Often better than each of them ("model soups", Wortsman et al. 2022, arXiv 2203.05482).
 ///
-/// `rank` 0: that of the first. Policy keys are those of the first, chunk sizes those that any has
-/// seen. Input error for fewer than two, or if they differ in their base, in what their gists are
-/// or in the matrices that they update; if `rank` is above the sum of their ranks.
+/// `rank` 0: that of the first. Policy keys are those of the first; chunk sizes those that any has
+/// seen. Input error, which counts the adapters from 1, for fewer than two, if one differs from the
+/// first in its base, in what its gists are or in the matrices that it updates, or if `rank` is
+/// above the sum of their ranks.
 AverageAdapter average_adapters(std::span<const Adapter> adapters, std::int64_t rank = 0);
 
 }  // namespace gsa::model

@@ -63,10 +63,6 @@ class Packer {
     result_.batch.positions = to_tensor(positions_, options_.pins_memory);
     result_.rows = to_tensor(label_rows_, options_.pins_memory);
     result_.labels = to_tensor(labels_, options_.pins_memory);
-    if (result_.num_bare_labels > 0) {
-      result_.bare_label_weight =
-          static_cast<double>(bare_weight_) / static_cast<double>(result_.num_bare_labels);
-    }
     return std::move(result_);
   }
 
@@ -118,9 +114,14 @@ class Packer {
     for (std::int64_t i = skipped; i < num_labels; ++i)
       add_label(first_row + i, raw[static_cast<std::size_t>(i) + 1]);
     const std::int64_t num_bare = std::max<std::int64_t>(0, num_labels - skipped);
-    result_.num_bare_labels += num_bare;
-    bare_weight_ +=
-        options_.max_bare_weight > 0 ? std::min(num_bare, options_.max_bare_weight) : num_bare;
+    if (num_bare == 0) return;
+    const bool is_bounded = options_.max_bare_weight > 0 && num_bare > options_.max_bare_weight;
+    const double weight =
+        is_bounded ? static_cast<double>(options_.max_bare_weight) / static_cast<double>(num_bare)
+                   : 1;
+    auto& all = result_.bare_labels;
+    if (all.empty() || all.back().weight != weight) all.push_back({0, weight});
+    all.back().count += num_bare;
   }
 
   void add_suffixes(const Example& example, BatchSequence& sequence) {
@@ -146,7 +147,6 @@ class Packer {
   const std::vector<bool>& word_starts_;
   PackOptions options_;
   PackedRows result_;
-  std::int64_t bare_weight_ = 0;
   std::vector<std::int64_t> tokens_, positions_, label_rows_, labels_;
 };
 
@@ -172,6 +172,19 @@ std::string row_policy_name(const attention::PolicySpec& policy, std::string_vie
     begin = end;
   }
   return name;
+}
+
+std::int64_t PackedRows::num_bare_labels() const {
+  std::int64_t count = 0;
+  for (const BareLabels& labels : bare_labels) count += labels.count;
+  return count;
+}
+
+double PackedRows::label_weight() const {
+  double weight = static_cast<double>(num_asked_labels());
+  for (const BareLabels& labels : bare_labels)
+    weight += labels.weight * static_cast<double>(labels.count);
+  return weight;
 }
 
 void PackedRows::to(at::Device device) {

@@ -25,15 +25,21 @@ attention::PolicySpec row_policy(const attention::ChunkSizes& chunk_sizes, std::
 /// own, as `16`, `4-4` or `16:read=full`, or `full` without gists.
 std::string row_policy_name(const attention::PolicySpec& policy, std::string_view common_keys);
 
+/// Labels that follow each other and weigh alike.
+struct BareLabels {
+  std::int64_t count = 0;
+  double weight = 1;  ///< of each
+};
+
 /// Some training rows as one batch, with the rows that have a label, and everything the batch
 /// points to. Keep it until backward has run.
 struct PackedRows {
   attention::Batch batch;
-  at::Tensor rows;                   // [R] int64: rows of the batch that predict a label
-  at::Tensor labels;                 // [R] int64
-  std::int64_t num_raw = 0;          ///< raw tokens, suffixes included
-  std::int64_t num_bare_labels = 0;  ///< labels of rows without suffixes, behind the others
-  double bare_label_weight = 1;      ///< of each of these in a loss, where the others have 1
+  at::Tensor rows;           // [R] int64: rows of the batch that predict a label
+  at::Tensor labels;         // [R] int64
+  std::int64_t num_raw = 0;  ///< raw tokens, suffixes included
+  /// Labels of bare rows, those without suffixes, in their order.
+  std::vector<BareLabels> bare_labels;
 
   std::vector<std::unique_ptr<attention::Layout>> layouts;
   std::vector<std::unique_ptr<attention::Policy>> policies;
@@ -41,12 +47,10 @@ struct PackedRows {
 
   std::int64_t num_tokens() const { return batch.num_rows(); }  ///< raw tokens and gists
   std::int64_t num_labels() const { return labels.size(0); }
-  std::int64_t num_asked_labels() const { return num_labels() - num_bare_labels; }
-  /// Sum of the weights of all labels.
-  double label_weight() const {
-    return static_cast<double>(num_asked_labels()) +
-           bare_label_weight * static_cast<double>(num_bare_labels);
-  }
+  std::int64_t num_bare_labels() const;
+  std::int64_t num_asked_labels() const { return num_labels() - num_bare_labels(); }
+  /// Sum of the weights of all labels: 1 for those of answers.
+  double label_weight() const;
 
   /// Moves the tensors; from pinned memory without waiting.
   void to(at::Device device);
@@ -54,8 +58,8 @@ struct PackedRows {
 
 struct PackOptions {
   bool pins_memory = false;
-  std::int64_t max_labels = 0;  ///< rows without suffixes: labels of the last so many only; 0: all
-  std::int64_t max_bare_weight = 0;  ///< that all labels of such a row have together; 0: any
+  std::int64_t max_labels = 0;       ///< of a bare row: the last so many; 0: all
+  std::int64_t max_bare_weight = 0;  ///< of all labels of a bare row together; 0: any
 };
 
 /// Lays out and packs one sequence per example, `[context | g0 | g1 ... | suffixes]` each, on the

@@ -1,14 +1,15 @@
 #include "train/train_step.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/smooth_l1_loss.h>
 #include <ATen/ops/zeros.h>
 
+#include <optional>
 #include <vector>
 
 #include "attention/routing_loss.h"
 #include "core/error.h"
+#include "train/loss.h"
 
 namespace gsa::train {
 namespace {
@@ -54,55 +55,69 @@ TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double lab
   return {loss, routing_loss, optimizer_.step(step, lr_factor)};
 }
 
-std::optional<Teacher> TrainStep::taught(const std::shared_ptr<const model::Model>& teacher,
-                                         const std::optional<PackedRows>& view,
-                                         double share) const {
-  if (share == 0) return std::nullopt;
-  if (!view) core::internal_error("train: rows to distil without a view for the teacher");
+at::Tensor TrainStep::seen_in_full(const model::Model& model,
+                                   const std::optional<PackedRows>& view) const {
+  if (!view) core::internal_error("train: rows that no view shows under full attention");
   const at::NoGradGuard no_grad;
-  const model::Model& of = teacher ? *teacher : *model_.base();
-  return Teacher{of.forward(view->batch, {.rows = view->rows}), TrainedModel::output_weight(of),
-                 share};
-}
-
-at::Tensor TrainStep::plain_hidden(const TrainBatch& batch) const {
-  const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> parts;
-  for (const auto* view : {&batch.plain_asked, &batch.plain_bare})
-    if (*view) parts.push_back(model_.model()->forward((*view)->batch, {.rows = (*view)->rows}));
-  return at::cat(parts);
+  return model.forward(view->batch, {.rows = view->rows});
 }
 
 TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) const {
   const PackedRows& rows = batch.rows;
-  const std::int64_t num_asked = rows.num_asked_labels(), num_bare = rows.num_bare_labels;
   const auto model = model_.model();
   const at::Tensor weight = TrainedModel::output_weight(*model);
-  std::optional<Teacher> teacher, bare_teacher;
-  if (num_asked > 0) teacher = taught(options_.teacher, batch.plain_asked, options_.distill);
-  if (num_bare > 0)
-    bare_teacher = taught(options_.bare_teacher, batch.plain_bare, options_.bare_distill);
-  at::Tensor plain;
-  if (options_.plain_view > 0) plain = plain_hidden(batch);
+  const auto view_of = [&](bool is_bare) -> const std::optional<PackedRows>& {
+    return is_bare ? batch.plain_bare : batch.plain_asked;
+  };
+  // Answers and bare rows: what a teacher and the model itself say of them under full attention.
+  struct Other {
+    std::optional<Teacher> teacher;
+    at::Tensor plain;
+  };
+  const auto other_of = [&](bool is_bare) {
+    Other other;
+    const auto& teacher = is_bare ? options_.bare_teacher : options_.teacher;
+    const model::Model& from = teacher ? *teacher : *model_.base();
+    const double share = is_bare ? options_.bare_distill : options_.distill;
+    if (share > 0) {
+      other.teacher =
+          Teacher{seen_in_full(from, view_of(is_bare)), TrainedModel::output_weight(from), share};
+    }
+    if (options_.plain_view > 0) other.plain = seen_in_full(*model, view_of(is_bare));
+    return other;
+  };
+  const std::int64_t num_asked = rows.num_asked_labels();
+  const Other of_asked = num_asked > 0 ? other_of(false) : Other();
+  const Other of_bare = rows.bare_labels.empty() ? Other() : other_of(true);
+
   attention::RoutingLoss routing;
   const at::Tensor hidden =
       model->forward(rows.batch, {.rows = rows.rows,
                                   .recompute = options_.recompute,
                                   .routing = options_.routing > 0 ? &routing : nullptr});
   at::Tensor loss = at::zeros({}, hidden.options().dtype(at::kFloat));
-  const auto add = [&](std::int64_t begin, std::int64_t count, double label_scale,
-                       const std::optional<Teacher>& from) {
+  std::int64_t begin = 0;
+  /// The next labels, and where they are in what others say.
+  const auto add = [&](std::int64_t count, double label_weight, const Other& other,
+                       std::int64_t other_begin) {
     if (count == 0) return;
-    loss = loss.add(token_loss(hidden.narrow(0, begin, count), weight,
-                               rows.labels.narrow(0, begin, count), label_scale,
-                               from ? &*from : nullptr));
+    const at::Tensor some = hidden.narrow(0, begin, count);
+    std::optional<Teacher> teacher = other.teacher;
+    if (teacher) teacher->hidden = teacher->hidden.narrow(0, other_begin, count);
+    const double label_scale = scale * label_weight;
+    loss = loss.add(token_loss(some, weight, rows.labels.narrow(0, begin, count), label_scale,
+                               teacher ? &*teacher : nullptr));
+    if (other.plain.defined()) {
+      const at::Tensor plain = other.plain.narrow(0, other_begin, count);
+      loss = loss.add(at::smooth_l1_loss(some.to(at::kFloat), plain.to(at::kFloat)),
+                      options_.plain_view * label_scale * static_cast<double>(count));
+    }
+    begin += count;
   };
-  add(0, num_asked, scale, teacher);
-  add(num_asked, num_bare, scale * rows.bare_label_weight, bare_teacher);
-  if (plain.defined()) {
-    const at::Tensor pull = at::smooth_l1_loss(hidden.to(at::kFloat), plain.to(at::kFloat));
-    loss = loss.add(pull, options_.plain_view * scale * rows.label_weight());
-  }
+  add(num_asked, 1, of_asked, 0);
+  for (const BareLabels& labels : rows.bare_labels)
+    add(labels.count, labels.weight, of_bare, begin - num_asked);
+
   at::Tensor mean = routing.mean();
   // Only questions are routed.
   if (mean.defined()) mean = mean.mul(scale * static_cast<double>(num_asked));

@@ -10,7 +10,6 @@
 #include "train/communicator.h"
 #include "train/gradient_buckets.h"
 #include "train/loader.h"
-#include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/parameters.h"
 
@@ -53,11 +52,8 @@ class TrainStep {
     at::Tensor labels, routing;  // scalars; `routing` undefined: nothing selected
   };
   Losses losses_of(const TrainBatch& batch, double scale) const;
-  /// What a teacher (null: the base) says of the rows of a view; none if it has no share.
-  std::optional<Teacher> taught(const std::shared_ptr<const model::Model>& teacher,
-                                const std::optional<PackedRows>& view, double share) const;
-  /// Hidden states [R, hidden] of all labels of a batch under full attention.
-  at::Tensor plain_hidden(const TrainBatch& batch) const;
+  /// Hidden states [R, hidden] of a view's labels.
+  at::Tensor seen_in_full(const model::Model& model, const std::optional<PackedRows>& view) const;
 
   TrainedModel& model_;
   Communicator& communicator_;

@@ -180,10 +180,17 @@ def test_rows_of_text(gsa, model, questions, shard, tmp_path):
     assert " text_rows=1 made_tasks=all " in recipe("--text-rows", 1, "--made-tasks", "all")
     assert " text_rows=0.5 plain_text=1 " in recipe("--text-rows", 0.5, "--plain-text", 1)
     teacher = tmp_path / "text-rows-1-made-tasks-all" / "adapter.safetensors"
+    losses = []
     plain, taught = result("--distill", 0.5), result("--distill", 0.5, "--teacher", teacher)
     digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
     assert f" teacher={digest} " in taught["recipe"] and "teacher" not in plain["recipe"]
     assert taught["loss"] != plain["loss"]
+    for who in ("none", teacher):  # of text alone, too, in cpt
+        options = [] if who == "none" else ["--teacher", who]
+        done = gsa("train", "cpt", "--model", model, "--data", shard, "--out", tmp_path / f"cpt-{options != []}", "--steps", 2,
+                   "--rows", 2, "--row-len", 128, "--chunks", "8", "--threads", 1, "--distill", 1, "--quiet", "--json", *options)  # fmt: skip
+        losses.append(json.loads(done.out.splitlines()[-1])["loss"])
+    assert losses[0] != losses[1]
     text = ["--text-rows", 1, "--plain-text", 1]
     kept, halved = result(*text), result(*text, "--plain-distill", 0.5)
     assert "plain_distill" not in kept["recipe"] and " plain_text=1 plain_distill=0.5 " in halved["recipe"]
@@ -428,6 +435,11 @@ def test_average_of_adapters(gsa, model, train, tmp_path):
     info = gsa("info", "--model", model, "--adapter", out, "--json").json()["adapter"]
     assert info["chunk_sizes"] == ["8", "4"] and info["lora_rank"] == result["rank"]
     assert info["recipe"].count("cpt steps=2") == 3
+    train(tmp_path / "keys", "--policy-keys", "route=both", steps=1)
+    keyed = tmp_path / "keys" / "adapter.safetensors"
+    assert "route=both" in gsa("train", "average", keyed, parts[0], "--out", out).err
+    assert gsa("info", "--model", model, "--adapter", out, "--json").json()["adapter"]["policy_keys"] == "route=both"
+    assert "none" in gsa("train", "average", parts[0], keyed, "--out", out).err
     for arguments, named in [([parts[0], "--out", out], "adapters"), ([*parts, "--rank", 999, "--out", out], "999"),
                              ([parts[0], tmp_path / "gone.safetensors", "--out", out], "gone")]:  # fmt: skip
         refused = gsa("train", "average", *arguments)

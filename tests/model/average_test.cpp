@@ -74,6 +74,7 @@ TEST(AverageAdapters, OfAnAdapterWithItselfIsTheSame) {
     EXPECT_LT(test::relative_error(update(average, entry.first), update(adapter, entry.first)),
               1e-5);
   }
+  EXPECT_LT(test::relative_error(average.gist_embeddings, adapter.gist_embeddings), 1e-6);
 }
 
 TEST(AverageAdapters, TellsWhatAllWereTrainedFor) {
@@ -83,6 +84,9 @@ TEST(AverageAdapters, TellsWhatAllWereTrainedFor) {
   adapters[0].info.recipe = "one";
   adapters[1].info.recipe = "two";
   adapters[0].info.policy_keys = "route=both";
+  adapters[1].info.policy_keys = "read=full";
+  for (Adapter& adapter : adapters) adapter.info.gist_input = GistInput::content;
+  adapters[1].info.data_digest = "12";
   adapters[0].info.scores = "{}";
   const AdapterInfo info = average_adapters(adapters, 4).adapter.info;
   EXPECT_EQ(info.chunk_sizes, (std::vector{attention::ChunkSizes{{8}}, attention::ChunkSizes{{16}},
@@ -90,6 +94,9 @@ TEST(AverageAdapters, TellsWhatAllWereTrainedFor) {
   EXPECT_EQ(info.recipe, "average rank=4 of [one] [two]");
   EXPECT_EQ(info.policy_keys, "route=both");
   EXPECT_EQ(info.scores, "");
+  EXPECT_EQ(info.gist_input, GistInput::content);
+  EXPECT_EQ(info.num_gist_rows, 2);
+  EXPECT_EQ(info.data_digest, "12");
 }
 
 TEST(AverageAdapters, GistsAloneHaveNoUpdates) {
@@ -118,7 +125,7 @@ TEST(AverageAdapters, RefusesWhatHasNoMean) {
   const auto input = [](const char* text) { return IsError(ErrorKind::input, text); };
   EXPECT_THAT(error([](Adapter& other) { other.info.base_fingerprint = "11"; }), input("base"));
   EXPECT_THAT(error([](Adapter& other) { other.info.gist_input = GistInput::content; }),
-              input("start from"));
+              input("adapter 2 differs from the first in what its gists start from"));
   EXPECT_THAT(error([](Adapter& other) { other.gist_embeddings = at::randn({1, 8}); }),
               input("gist embeddings"));
   EXPECT_THAT(error([](Adapter& other) { other.loras.erase(other.loras.begin()); }),

@@ -139,7 +139,7 @@ TEST(Loader, PlainViewHasTheSameLabels) {
     const PackedRows &asked = *batch.plain_asked, &bare = *batch.plain_bare;
     EXPECT_TRUE(at::equal(at::cat({asked.labels, bare.labels}), batch.rows.labels));
     EXPECT_EQ(asked.num_labels(), batch.rows.num_asked_labels());
-    EXPECT_EQ(bare.num_bare_labels, batch.rows.num_bare_labels);
+    EXPECT_EQ(bare.num_bare_labels(), batch.rows.num_bare_labels());
     EXPECT_EQ(asked.num_tokens() + bare.num_tokens(), batch.rows.num_raw);  // no gists
   }
 }
@@ -156,7 +156,7 @@ TEST(Loader, BareRowsMayBeViewedAlone) {
     const std::int64_t num_asked = batch.rows.num_asked_labels();
     ASSERT_GT(num_asked, 0);
     EXPECT_TRUE(at::equal(batch.plain_bare->labels,
-                          batch.rows.labels.narrow(0, num_asked, batch.rows.num_bare_labels)));
+                          batch.rows.labels.narrow(0, num_asked, batch.rows.num_bare_labels())));
   }
   plan.rows_per_step = 1;  // row 0 asks, row 1 is text
   Loader single(sampler, word_starts(), plan, at::kCPU, 0, 2, 1);
@@ -176,7 +176,14 @@ TEST(Loader, BoundsTheWeightOfBareRows) {
   plan.max_bare_weight = 3;
   const PackedRows bounded = first();
   EXPECT_EQ(bounded.num_labels(), all.num_labels());
-  EXPECT_LT(bounded.label_weight(), all.label_weight());
+  std::int64_t expected = 0;  // rows 0, 3 and 6 have suffixes
+  for (std::int64_t row = 0; row < plan.rows_per_step; ++row) {
+    const Example example = FakeSampler().row({plan.policies[0].layout, 64, plan.seed, row});
+    const std::vector<PolicySpec> policy = {PolicySpec::parse("full")};
+    const std::int64_t own = pack_rows(std::span(&example, 1), policy, word_starts()).num_labels();
+    expected += example.suffixes.empty() ? std::min<std::int64_t>(own, 3) : own;
+  }
+  EXPECT_DOUBLE_EQ(bounded.label_weight(), static_cast<double>(expected));
 }
 
 TEST(Loader, ErrorsInAThreadArrive) {

@@ -76,7 +76,11 @@ TEST(PackRows, BoundsTheWeightOfRowsWithoutSuffixes) {
   const PackedRows rows =
       pack_rows(examples, policies, std::vector<bool>(100, true), {.max_bare_weight = 3});
   EXPECT_EQ(rows.num_labels(), 2 + 4 + 1);
-  EXPECT_DOUBLE_EQ(rows.bare_label_weight, (3 + 1) / 5.0);
+  ASSERT_EQ(rows.bare_labels.size(), 2);
+  EXPECT_EQ(rows.bare_labels[0].count, 4);
+  EXPECT_DOUBLE_EQ(rows.bare_labels[0].weight, 3 / 4.0);
+  EXPECT_EQ(rows.bare_labels[1].count, 1);
+  EXPECT_EQ(rows.bare_labels[1].weight, 1);
   EXPECT_DOUBLE_EQ(rows.label_weight(), 2 + 3 + 1);
 }
 

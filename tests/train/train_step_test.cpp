@@ -5,6 +5,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/where.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -83,8 +84,13 @@ TEST(TrainStep, DistilsTextAndAnswersApart) {
     const PackedRows& rows = batch.rows;
     const std::int64_t num_asked = rows.num_asked_labels();
     ASSERT_GT(num_asked, 0);
-    ASSERT_GT(rows.num_bare_labels, 2 * kMaxBareWeight);
-    const double bare_weight = 2.0 * kMaxBareWeight / static_cast<double>(rows.num_bare_labels);
+    std::vector<double> weights(static_cast<std::size_t>(num_asked), 1);
+    for (const auto& text : {rows.contexts[2], rows.contexts[3]}) {
+      ASSERT_GT(std::ssize(text) - 1, kMaxBareWeight);
+      const double weight = kMaxBareWeight / static_cast<double>(text.size() - 1);
+      weights.insert(weights.end(), text.size() - 1, weight);
+    }
+    ASSERT_EQ(std::ssize(weights), rows.num_labels());
     const double total = static_cast<double>(num_asked) + 2.0 * kMaxBareWeight;
     EXPECT_DOUBLE_EQ(rows.label_weight(), total);
     const double loss = step.run({&batch, 1}, total, 0, 1).loss.item<double>();
@@ -103,7 +109,7 @@ TEST(TrainStep, DistilsTextAndAnswersApart) {
       const double share = i < num_asked ? distill : bare_distill;
       const double label = ours[i][rows.labels[i].item<std::int64_t>()].item<double>();
       const double distance = theirs[i].exp().mul(theirs[i].sub(ours[i])).sum().item<double>();
-      expected += (i < num_asked ? 1 : bare_weight) * (share * distance - (1 - share) * label);
+      expected += weights[static_cast<std::size_t>(i)] * (share * distance - (1 - share) * label);
     }
     EXPECT_NEAR(loss, expected / total, 1e-5 * (1 + std::abs(expected / total)));
   }
@@ -131,6 +137,34 @@ TEST(TrainStep, AnswersAndTextHaveTheirOwnTeachers) {
   EXPECT_GT(answers, 1e-3);
   EXPECT_GT(text, 1e-3);
   EXPECT_NEAR(distance(teacher, teacher), answers + text, 1e-5);
+}
+
+TEST(TrainStep, PullsEveryLabelToItsPlainViewByItsWeight) {
+  const SmallStep small(Trained::lora, 0);
+  const auto loss_of = [&](double plain_view, const TrainBatch& batch) {
+    TrainedModel model(small.model.base(), {.trained = Trained::lora, .rank = 2});
+    TrainStep step(model, *small.communicator, {.lr = 0, .gist_lr = 0}, {.plain_view = plain_view});
+    return step.run({&batch, 1}, batch.rows.label_weight(), 0, 1).loss.item<double>();
+  };
+  const TrainBatch batch = mixed_batch(small);
+  const PackedRows& rows = batch.rows;
+  const auto model = small.model.model();
+  const at::NoGradGuard no_grad;
+  const at::Tensor plain =
+      at::cat({model->forward(batch.plain_asked->batch, {.rows = batch.plain_asked->rows}),
+               model->forward(batch.plain_bare->batch, {.rows = batch.plain_bare->rows})});
+  const at::Tensor distance = model->forward(rows.batch, {.rows = rows.rows}).sub(plain).abs();
+  const at::Tensor pulls =
+      at::where(distance.lt(1), distance.square().mul(0.5), distance.sub(0.5)).mean(1);
+  double expected = 0;
+  std::int64_t label = 0;
+  for (; label < rows.num_asked_labels(); ++label) expected += pulls[label].item<double>();
+  for (const BareLabels& bare : rows.bare_labels)
+    for (std::int64_t i = 0; i < bare.count; ++i)
+      expected += bare.weight * pulls[label++].item<double>();
+  expected *= 3 / rows.label_weight();
+  EXPECT_NEAR(loss_of(3, batch) - loss_of(0, batch), expected, 1e-4 * expected);
+  EXPECT_GT(expected, 1e-3);
 }
 
 class RoutingStep : public testing::TestWithParam<std::pair<const char*, Trained>> {};
