@@ -19,7 +19,9 @@ ONLY_IN_SOURCES = ("nlohmann/json.hpp", "pcre2.h", "utf8proc.h")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 MD_CODE = re.compile(r"`([^`\s]+)`")
-MD_LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
+MD_LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
+MD_HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+MD_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SOURCE_SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 GENERATED = {"build"}
 
@@ -89,15 +91,26 @@ def looks_like_path(root, name):
     return top not in GENERATED and (root / top).is_dir()
 
 
+def anchors(path):
+    """Names of a document's headings, as sites that show Markdown make them."""
+    headings = MD_HEADING.findall(MD_FENCED.sub("", path.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def check_document(root, path):
     where = path.relative_to(root)
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         for name in MD_CODE.findall(line):
             if looks_like_path(root, name) and not (root / name).exists():
                 yield f"{where}:{number}: {name} does not exist"
-        for name in MD_LINK.findall(line):
-            if "://" not in name and not (path.parent / name).exists():
+        for name, anchor in MD_LINK.findall(line):
+            target = path.parent / name if name else path
+            if "://" in name:
+                continue
+            if not target.exists():
                 yield f"{where}:{number}: link to {name}, which does not exist"
+            elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+                yield f"{where}:{number}: link to {name}#{anchor}, which has no such heading"
 
 
 def findings(root):

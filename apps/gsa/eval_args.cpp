@@ -131,9 +131,9 @@ void check_eval_args(const EvalArgs& args, int num_processes) {
   args.generate.sampling.validate();
   for (const std::string& path : args.reports) {
     eval::report_format(path);
-    check_folder("eval: --report", path);
+    check_output("eval: --report", path);
   }
-  check_folder("eval: --records", args.records);
+  check_output("eval: --records", args.records);
   for (const std::string& spec : eval::split_task_list(args.tasks)) eval::check_task(spec);
   if (args.only_finished && (args.records.empty() || num_processes > 1))
     core::input_error("eval: --finished is for one process and needs --records");

@@ -67,6 +67,14 @@ ModelSet ModelSet::load(const ModelArgs& args) {
   set.base_ = model::Model::load(path, options);
   for (const std::string& file : args.adapters) {
     const auto adapter = model::Adapter::load(find_adapter(file));
+    for (const auto& other : set.adapted_) {
+      if (other->adapter()->name == adapter.info.name) {
+        core::input_error(
+            "--adapter {}: another one is called {}, too, and policies name adapters by their "
+            "file; rename one",
+            file, adapter.info.name);
+      }
+    }
     set.adapted_.push_back(set.base_->with_adapter(adapter)->merged());
   }
   engine::settle_memory();
@@ -210,7 +218,12 @@ std::string default_policy(const ModelArgs& args) {
   return args.adapters.empty() ? "meanpool" : "gsa";
 }
 
-void check_folder(const char* option, const std::string& path) {
+void check_output(const char* option, const std::string& path, std::span<const std::string> read) {
+  for (const std::string& file : read) {
+    std::error_code ignored;
+    if (std::filesystem::equivalent(file, path, ignored))
+      core::input_error("{} {}: is read and written; give another", option, path);
+  }
   const auto folder = std::filesystem::path(path).parent_path();
   if (folder.empty() || std::filesystem::is_directory(folder)) return;
   core::resource_error("{} {}: there is no folder {}: make it first", option, path,

@@ -3,6 +3,7 @@
 #include <CLI/App.hpp>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,9 +83,10 @@ std::vector<engine::PolicyRun> make_runs(const std::vector<attention::PolicySpec
 /// needs no trained gists.
 std::string default_policy(const ModelArgs& args);
 
-/// What is written later needs a folder now: resource error, with `option` in front, for a path in
-/// a folder that is not there.
-void check_folder(const char* option, const std::string& path);
+/// What is written later is checked now, with `option` in front of the error: a resource error for
+/// a path in a folder that is not there, an input error for one of the files that are read.
+void check_output(const char* option, const std::string& path,
+                  std::span<const std::string> read = {});
 
 /// Says on stderr which of the runs use gists that no adapter trained.
 void note_untrained_gists(const std::vector<engine::PolicyRun>& runs);

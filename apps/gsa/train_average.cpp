@@ -19,8 +19,9 @@ namespace {
 
 constexpr const char* examples = R"(
 Adapters that were trained from a common start (--init), on other data, tasks or ways of reading, are
-often better together than each alone. Their updates are averaged and cut back to one rank, and the
-result says how much of them that left out. Policy keys are those of the first.
+often better together than each alone; whether they were is not checked. Their updates are averaged
+and cut back to one rank, and the result says which share of their squared norm that left out (in
+JSON: lost). Policy keys are those of the first.
 
 Example:
   gsa train average run1/adapter.safetensors run2/adapter.safetensors --out both.safetensors
@@ -34,10 +35,11 @@ struct AverageArgs {
 };
 
 int run_average(const AverageArgs& args) {
-  check_folder("train average: --out", args.out);
   std::vector<model::Adapter> adapters;
+  std::vector<std::string> paths;
   for (const std::string& name : args.adapters)
-    adapters.push_back(model::Adapter::load(find_adapter(name)));
+    adapters.push_back(model::Adapter::load(paths.emplace_back(find_adapter(name).string())));
+  check_output("train average: --out", args.out, paths);
   const auto [average, lost] = model::average_adapters(adapters, args.rank);
   for (const model::Adapter& adapter : adapters) {
     if (adapter.info.policy_keys == average.info.policy_keys) continue;

@@ -163,7 +163,7 @@ int run_layers(const LayersArgs& args) {
     core::input_error("train layers: give the adapter whose layers are looked at, --adapter");
   if (args.model.dtype == "file")
     core::input_error("train layers: --dtype file is for answering; give bf16 or f32");
-  check_folder("train layers: --out", args.out);
+  check_output("train layers: --out", args.out);
   const auto model = ModelSet::load(args.model).preferred();
   std::vector<attention::PolicySpec> policies = make_policies(args, model);
   const train::FtSampler sampler(

@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/split.h"
@@ -256,8 +258,8 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--teacher", args.teacher,
-                 "adapter of the teacher, a file or a known name (default: none, the teacher is "
-                 "--model as it comes)")
+                 "adapter of the teacher of --distill, a file or a known name (default: none, the "
+                 "teacher is --model as it comes)")
       ->group(group);
   app.add_option("--plain-view", args.plain_view,
                  "weight of the distance to the same model under full attention")
@@ -305,6 +307,24 @@ std::string joined_policies(const std::vector<attention::PolicySpec>& policies,
 std::string joined_targets(const std::vector<model::LoraTarget>& targets) {
   if (targets.size() == model::kLoraTargets.size()) return "all";
   return train::target_names(targets);
+}
+
+/// Ranges let NaN pass.
+void check_numbers(const TrainArgs& args) {
+  for (const auto& [option, value] : {std::pair("--lr", args.lr.value_or(0)),
+                                      {"--gist-lr", args.gist_lr.value_or(0)},
+                                      {"--weight-decay", args.weight_decay},
+                                      {"--warmup", args.warmup},
+                                      {"--clip", args.clip},
+                                      {"--max-spike", args.max_spike},
+                                      {"--distill", args.distill},
+                                      {"--plain-distill", args.plain_distill},
+                                      {"--plain-view", args.plain_view},
+                                      {"--routing", args.routing},
+                                      {"--alpha", args.alpha},
+                                      {"--save-minutes", args.save_minutes}}) {
+    if (!std::isfinite(value)) core::input_error("train: {} {}: give a number", option, value);
+  }
 }
 
 }  // namespace
@@ -375,6 +395,7 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
 }
 
 train::TrainOptions make_train_options(const TrainArgs& args) {
+  check_numbers(args);
   if (args.routing > 0 && args.recomputes) {
     core::input_error(
         "train: --routing does not go with --checkpoint-activations; leave one of them out, or "

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/file.h"
+#include "options.h"
 #include "train/plot.h"
 
 namespace gsa::apps {
@@ -33,6 +34,7 @@ std::string run_name(const std::filesystem::path& log) {
 int run_plot(const PlotArgs& args) {
   std::vector<train::RunCurves> runs;
   for (const std::string& log : args.logs) runs.push_back(train::read_curves(log, run_name(log)));
+  check_output("train plot: --out", args.out, args.logs);
   core::write_file_atomic(args.out, train::plot_svg(runs));
   fmt::print("{}\n", args.out);
   return 0;

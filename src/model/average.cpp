@@ -19,8 +19,8 @@ namespace {
 void check_alike(const Adapter& first, const Adapter& other, std::size_t number) {
   const auto refuse = [&](const char* what) {
     core::input_error(
-        "average: adapter {} differs from the first in {}; give adapters that were trained from a "
-        "common start, to be used alike",
+        "average: adapter {} differs from the first in {}; give adapters of one model and one "
+        "kind",
         number, what);
   };
   if (first.info.base_fingerprint != other.info.base_fingerprint) refuse("its base");

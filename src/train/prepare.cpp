@@ -137,9 +137,11 @@ void check_options(const PrepareOptions& options) {
   }
   if (options.num_threads < 1)
     input_error("data: {} threads: give a positive number", options.num_threads);
-  for (const PrepareInput& input : options.inputs) {
+  std::vector<std::filesystem::path> read = options.exclude;
+  for (const PrepareInput& input : options.inputs) read.push_back(input.path);
+  for (const std::filesystem::path& path : read) {
     std::error_code ignored;
-    if (std::filesystem::equivalent(input.path, options.out, ignored))
+    if (std::filesystem::equivalent(path, options.out, ignored))
       input_error("data: {}: is read and written; give another --out", options.out.string());
   }
 }

@@ -201,6 +201,7 @@ def test_rows_of_text(gsa, model, questions, shard, tmp_path):
                            (["--text", shard, "--teacher", teacher], "--distill"), (["--distill", "1", "--teacher", "none.safetensors"], "none.safetensors"),
                            (["--text", shard, "--text-rows", "0", "--plain-text", "1"], "--text-rows"),
                            (["--text", shard, "--plain-distill", "0.5"], "--plain-text"),
+                           (["--distill", "nan"], "--distill"), (["--lr", "inf"], "--lr"),
                            (["--text-rows", "1.5"], "1.5"), (["--made-tasks", "some"], "some")]:  # fmt: skip
         done = ft("refused", *options)
         assert done.code == USAGE and named in done.error_line()
@@ -441,9 +442,12 @@ def test_average_of_adapters(gsa, model, train, tmp_path):
     assert gsa("info", "--model", model, "--adapter", out, "--json").json()["adapter"]["policy_keys"] == "route=both"
     assert "none" in gsa("train", "average", parts[0], keyed, "--out", out).err
     for arguments, named in [([parts[0], "--out", out], "adapters"), ([*parts, "--rank", 999, "--out", out], "999"),
+                             ([*parts, "--out", parts[1]], "is read and written"),
                              ([parts[0], tmp_path / "gone.safetensors", "--out", out], "gone")]:  # fmt: skip
         refused = gsa("train", "average", *arguments)
         assert refused.code == USAGE and named in refused.error_line()
+    refused = gsa("info", "--model", model, "--adapter", parts[0], "--adapter", parts[1])
+    assert refused.code == USAGE and "another one is called adapter" in refused.error_line()
     refused = gsa("train", "average", *parts, "--out", tmp_path / "none" / "x.safetensors")
     assert refused.code == FAILURE and "none" in refused.error_line()
 

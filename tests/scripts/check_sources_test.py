@@ -17,7 +17,9 @@ CLEAN = {
     "src/train/trainer.cpp": '#include "model/model.h"\n',
     "apps/gsa/main.cpp": '#include "engine/session.h"\n#include "apps_local.h"\n#include <CLI/CLI.hpp>\n',
     "apps/gsa/apps_local.h": "#pragma once\n",
-    "README.md": "See `src/core/log.h`, `src/<layer>/`, `bf16/f32`, `build/release/gsa` and [log](src/core/log.h#top).\n",
+    "README.md": "See `src/core/log.h`, `src/<layer>/`, `bf16/f32`, `build/release/gsa` and [log](src/core/log.h#top).\n"
+    "```sh\n# A comment\n```\n## The `end`, or not\nIt is [here](#the-end-or-not) and [there](docs/b.md#b).\n",
+    "docs/b.md": "# B\n",
 }
 
 VIOLATIONS = [
@@ -32,6 +34,8 @@ VIOLATIONS = [
     ("include/gsa/a.h", "#pragma once\n#include <ATen/core/Tensor.h>\n", "a public header may not include"),
     ("DESIGN.md", "The file `src/core/gone.h` reads.\n", "src/core/gone.h does not exist"),
     ("docs/a.md", "[gone](gone.md)\n", "link to gone.md"),
+    ("docs/a.md", "[gone](b.md#gone)\n", "no such heading"),
+    ("docs/a.md", "```\n# Gone\n```\n[gone](#gone)\n", "no such heading"),
 ]
 
 
