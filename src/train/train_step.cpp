@@ -4,12 +4,10 @@
 #include <ATen/ops/smooth_l1_loss.h>
 #include <ATen/ops/zeros.h>
 
-#include <optional>
 #include <vector>
 
 #include "attention/routing_loss.h"
 #include "core/error.h"
-#include "train/loss.h"
 
 namespace gsa::train {
 namespace {
@@ -55,73 +53,70 @@ TrainStep::Result TrainStep::run(std::span<const TrainBatch> batches, double lab
   return {loss, routing_loss, optimizer_.step(step, lr_factor)};
 }
 
-at::Tensor TrainStep::seen_in_full(const model::Model& model,
-                                   const std::optional<PackedRows>& view) const {
-  if (!view) core::internal_error("train: rows that no view shows under full attention");
+TrainStep::FullView TrainStep::full_view(const std::optional<PackedRows>& rows,
+                                         const std::shared_ptr<const model::Model>& teacher,
+                                         double share) const {
+  FullView view;
+  if (share == 0 && options_.plain_view == 0) return view;
+  if (!rows) core::internal_error("train: rows that no view shows under full attention");
   const at::NoGradGuard no_grad;
-  return model.forward(view->batch, {.rows = view->rows});
+  const auto seen_by = [&](const model::Model& model) {
+    return model.forward(rows->batch, {.rows = rows->rows});
+  };
+  if (share > 0) {
+    const model::Model& from = teacher ? *teacher : *model_.base();
+    view.teacher = Teacher{seen_by(from), TrainedModel::output_weight(from), share};
+  }
+  if (options_.plain_view > 0) view.plain = seen_by(*model_.model());
+  return view;
+}
+
+at::Tensor TrainStep::labels_loss(const at::Tensor& hidden, const at::Tensor& labels,
+                                  const FullView& view, double scale) const {
+  const at::Tensor weight = TrainedModel::output_weight(*model_.model());
+  const at::Tensor loss =
+      token_loss(hidden, weight, labels, scale, view.teacher ? &*view.teacher : nullptr);
+  if (!view.plain.defined()) return loss;
+  const at::Tensor pull = at::smooth_l1_loss(hidden.to(at::kFloat), view.plain.to(at::kFloat));
+  return loss.add(pull, options_.plain_view * scale * static_cast<double>(labels.size(0)));
 }
 
 TrainStep::Losses TrainStep::losses_of(const TrainBatch& batch, double scale) const {
   const PackedRows& rows = batch.rows;
-  const auto model = model_.model();
-  const at::Tensor weight = TrainedModel::output_weight(*model);
-  const auto view_of = [&](bool is_bare) -> const std::optional<PackedRows>& {
-    return is_bare ? batch.plain_bare : batch.plain_asked;
-  };
-  // Answers and bare rows: what a teacher and the model itself say of them under full attention.
-  struct Other {
-    std::optional<Teacher> teacher;
-    at::Tensor plain;
-  };
-  const auto other_of = [&](bool is_bare) {
-    Other other;
-    const auto& teacher = is_bare ? options_.bare_teacher : options_.teacher;
-    const model::Model& from = teacher ? *teacher : *model_.base();
-    const double share = is_bare ? options_.bare_distill : options_.distill;
-    if (share > 0) {
-      other.teacher =
-          Teacher{seen_in_full(from, view_of(is_bare)), TrainedModel::output_weight(from), share};
-    }
-    if (options_.plain_view > 0) other.plain = seen_in_full(*model, view_of(is_bare));
-    return other;
-  };
   const std::int64_t num_asked = rows.num_asked_labels();
-  const Other of_asked = num_asked > 0 ? other_of(false) : Other();
-  const Other of_bare = rows.bare_labels.empty() ? Other() : other_of(true);
+  FullView asked, bare;
+  if (num_asked > 0) asked = full_view(batch.plain_asked, options_.teacher, options_.distill);
+  if (!rows.bare_labels.empty())
+    bare = full_view(batch.plain_bare, options_.bare_teacher, options_.bare_distill);
 
   attention::RoutingLoss routing;
   const at::Tensor hidden =
-      model->forward(rows.batch, {.rows = rows.rows,
-                                  .recompute = options_.recompute,
-                                  .routing = options_.routing > 0 ? &routing : nullptr});
-  at::Tensor loss = at::zeros({}, hidden.options().dtype(at::kFloat));
-  std::int64_t begin = 0;
-  /// The next labels, and where they are in what others say.
-  const auto add = [&](std::int64_t count, double label_weight, const Other& other,
-                       std::int64_t other_begin) {
-    if (count == 0) return;
-    const at::Tensor some = hidden.narrow(0, begin, count);
-    std::optional<Teacher> teacher = other.teacher;
-    if (teacher) teacher->hidden = teacher->hidden.narrow(0, other_begin, count);
-    const double label_scale = scale * label_weight;
-    loss = loss.add(token_loss(some, weight, rows.labels.narrow(0, begin, count), label_scale,
-                               teacher ? &*teacher : nullptr));
-    if (other.plain.defined()) {
-      const at::Tensor plain = other.plain.narrow(0, other_begin, count);
-      loss = loss.add(at::smooth_l1_loss(some.to(at::kFloat), plain.to(at::kFloat)),
-                      options_.plain_view * label_scale * static_cast<double>(count));
-    }
-    begin += count;
+      model_.model()->forward(rows.batch, {.rows = rows.rows,
+                                           .recompute = options_.recompute,
+                                           .routing = options_.routing > 0 ? &routing : nullptr});
+  const auto loss_of = [&](std::int64_t begin, std::int64_t count, const FullView& view,
+                           double weight) {
+    return labels_loss(hidden.narrow(0, begin, count), rows.labels.narrow(0, begin, count), view,
+                       scale * weight);
   };
-  add(num_asked, 1, of_asked, 0);
-  for (const BareLabels& labels : rows.bare_labels)
-    add(labels.count, labels.weight, of_bare, begin - num_asked);
-
+  at::Tensor loss = at::zeros({}, hidden.options().dtype(at::kFloat));
+  if (num_asked > 0) loss = loss.add(loss_of(0, num_asked, asked, 1));
+  std::int64_t begin = num_asked;
+  for (const auto& [count, weight] : rows.bare_labels) {
+    loss = loss.add(loss_of(begin, count, bare.part(begin - num_asked, count), weight));
+    begin += count;
+  }
   at::Tensor mean = routing.mean();
   // Only questions are routed.
   if (mean.defined()) mean = mean.mul(scale * static_cast<double>(num_asked));
   return {loss, mean};
+}
+
+TrainStep::FullView TrainStep::FullView::part(std::int64_t begin, std::int64_t count) const {
+  FullView some = *this;
+  if (some.teacher) some.teacher->hidden = teacher->hidden.narrow(0, begin, count);
+  if (some.plain.defined()) some.plain = plain.narrow(0, begin, count);
+  return some;
 }
 
 }  // namespace gsa::train

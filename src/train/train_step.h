@@ -10,6 +10,7 @@
 #include "train/communicator.h"
 #include "train/gradient_buckets.h"
 #include "train/loader.h"
+#include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/parameters.h"
 
@@ -52,8 +53,18 @@ class TrainStep {
     at::Tensor labels, routing;  // scalars; `routing` undefined: nothing selected
   };
   Losses losses_of(const TrainBatch& batch, double scale) const;
-  /// Hidden states [R, hidden] of a view's labels.
-  at::Tensor seen_in_full(const model::Model& model, const std::optional<PackedRows>& view) const;
+  /// What is seen of rows under full attention, beside the loss of their labels.
+  struct FullView {
+    std::optional<Teacher> teacher;
+    at::Tensor plain;  // hidden states of the trained model; undefined: no pull to them
+
+    FullView part(std::int64_t begin, std::int64_t count) const;
+  };
+  FullView full_view(const std::optional<PackedRows>& rows,
+                     const std::shared_ptr<const model::Model>& teacher, double share) const;
+  /// Of labels that weigh alike.
+  at::Tensor labels_loss(const at::Tensor& hidden, const at::Tensor& labels, const FullView& view,
+                         double scale) const;
 
   TrainedModel& model_;
   Communicator& communicator_;
