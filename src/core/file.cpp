@@ -1,6 +1,7 @@
 #include "core/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -105,6 +106,34 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+std::optional<FileLock> FileLock::take(const std::filesystem::path& path) {
+  for (;;) {
+    // For writing, without which file systems of a network have no exclusive locks.
+    FileLock lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    if (lock.descriptor_ < 0) return lock;
+    if (::flock(lock.descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) return std::nullopt;
+      return lock;
+    }
+    struct stat locked{}, named{};
+    const bool is_there =
+        ::fstat(lock.descriptor_, &locked) == 0 && ::stat(path.c_str(), &named) == 0;
+    if (is_there && locked.st_dev == named.st_dev && locked.st_ino == named.st_ino) return lock;
+    // Another file was renamed to the path, or this one removed, before it was locked.
+  }
+}
+
+FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FileLock& FileLock::operator=(FileLock&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+FileLock::~FileLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void leave_on_disk(std::span<const std::byte> bytes) {

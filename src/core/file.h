@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <iosfwd>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,6 +28,26 @@ class MappedFile {
   explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   std::span<const std::byte> bytes_;
+};
+
+/// Keeps other holders of such a lock away from a file (flock) for as long as this object and the
+/// process live. It is on the file that the path names now: one that is renamed to the path later
+/// needs a lock of its own, best taken while the old one is still held.
+class FileLock {
+ public:
+  /// Nothing while another holds it. An empty file is made if there is none. What cannot be opened
+  /// or locked (no right to write, a file system without locks) gives a lock that keeps nobody
+  /// away.
+  static std::optional<FileLock> take(const std::filesystem::path& path);
+
+  FileLock(FileLock&& other) noexcept;
+  FileLock& operator=(FileLock&& other) noexcept;
+  ~FileLock();
+
+ private:
+  explicit FileLock(int descriptor) : descriptor_(descriptor) {}
+
+  int descriptor_;
 };
 
 /// Takes the pages that lie wholly in `bytes`, a part of a mapped file, out of memory's account:

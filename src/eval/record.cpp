@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "core/utf8.h"
 
 namespace gsa::eval {
@@ -83,6 +82,15 @@ std::string difference(std::string_view theirs, std::string_view ours) {
   }
 }
 
+core::FileLock lock(const std::filesystem::path& path) {
+  auto taken = core::FileLock::take(path);
+  if (!taken) {
+    core::input_error("eval: {}: another run writes it; wait for that or give another --records",
+                      path.string());
+  }
+  return *std::move(taken);
+}
+
 std::string to_line(const Failure& failure) {
   return to_text({{"task", failure.task}, {"id", failure.item_id}, {"error", failure.error}});
 }
@@ -95,6 +103,7 @@ RecordsFile::RecordsFile(std::filesystem::path path, const std::string& run_name
   if (path_.empty()) return;
   own_path_ = path_;
   if (num_processes > 1) own_path_ += fmt::format(".rank{}", rank);
+  if (purpose == Purpose::write) lock_ = lock(own_path_);  // before it is read
   std::string kept;
   for (const auto& file : all_files()) {
     std::string lines = read(file);
@@ -104,6 +113,7 @@ RecordsFile::RecordsFile(std::filesystem::path path, const std::string& run_name
   if (purpose == Purpose::collect) return;
   failures_.clear();
   core::write_file_atomic(own_path_, header_ + kept);
+  lock_ = lock(own_path_);  // it is a new file
   stream_.open(own_path_, std::ios::app | std::ios::binary);
 }
 
@@ -132,6 +142,7 @@ std::uintmax_t RecordsFile::count_others() const {
 
 std::string RecordsFile::read(const std::filesystem::path& file) {
   const std::string text = core::read_file(file);
+  if (text.empty()) return "";  // of a run that ended before it wrote
   if (!text.starts_with(header_)) {
     core::input_error(
         "eval: {}: holds records of another run (model, adapter, tasks, prompt, --match, "
@@ -197,6 +208,8 @@ void RecordsFile::reload() {
 
 void RecordsFile::merge(const std::vector<Failure>& failures) {
   if (path_.empty()) return;
+  std::optional<core::FileLock> merged;
+  if (own_path_ != path_) merged = lock(path_);
   const auto files = all_files();
   std::string text = header_;
   for (const auto& file : files) text += read(file);

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/file.h"
 #include "engine/compare.h"
 #include "eval/entrant.h"
 #include "eval/metrics.h"
@@ -49,7 +50,8 @@ class RecordsFile {
     collect,  ///< all files stay as they are until `merge`
   };
 
-  /// Without a path nothing is kept. Input error if a file holds records of another run.
+  /// Without a path nothing is kept. Input error if a file holds records of another run, or, to
+  /// write, if another `RecordsFile` writes the same file.
   RecordsFile(std::filesystem::path path, const std::string& run_name, int rank, int num_processes,
               Purpose purpose = Purpose::write);
 
@@ -68,6 +70,7 @@ class RecordsFile {
   /// Whether other processes left files and have not written to them since this one began.
   bool is_left_by_others() const { return others_len_ > 0 && others_len_ == count_others(); }
   /// Makes one file of all: FILE with their records and these failures; those of the processes go.
+  /// Input error if another `RecordsFile` writes FILE.
   void merge(const std::vector<Failure>& failures);
 
  private:
@@ -83,6 +86,7 @@ class RecordsFile {
   std::filesystem::path path_, own_path_;
   std::string header_;
   std::ofstream stream_;
+  std::optional<core::FileLock> lock_;           ///< to write: of `own_path_`
   std::uintmax_t others_len_ = 0;                ///< bytes of other processes' files at first
   std::map<Key, std::vector<Record>> finished_;  ///< several if an item or a budget has changed
   std::map<std::pair<std::string, std::string>, Failure> failures_;

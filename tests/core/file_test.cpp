@@ -4,10 +4,14 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <numeric>
+#include <optional>
 #include <sstream>
 #include <thread>
+#include <vector>
 
 #include "support/errors.h"
 #include "support/resident.h"
@@ -75,6 +79,51 @@ TEST(File, MappingSurvivesMoveAndReplacement) {
   EXPECT_EQ(text_of(moved.bytes()), "old");
   moved = MappedFile::open(dir / "f");
   EXPECT_EQ(text_of(moved.bytes()), "new content");
+}
+
+TEST(File, IsLockedByOne) {
+  const test::TempDir dir;
+  write_file_atomic(dir / "f", "1");
+  std::optional<FileLock> lock = FileLock::take(dir / "f");
+  ASSERT_TRUE(lock);
+  EXPECT_FALSE(FileLock::take(dir / "f"));
+  FileLock moved = *std::move(lock);
+  lock.reset();
+  EXPECT_FALSE(FileLock::take(dir / "f"));
+  write_file_atomic(dir / "f", "2");  // another file
+  const auto of_new = FileLock::take(dir / "f");
+  EXPECT_TRUE(of_new);
+  moved = *FileLock::take(dir / "made");  // ends the first
+  EXPECT_FALSE(FileLock::take(dir / "f"));
+  EXPECT_EQ(read_file(dir / "f"), "2");
+  EXPECT_EQ(read_file(dir / "made"), "");
+  EXPECT_FALSE(FileLock::take(dir / "made"));
+  EXPECT_TRUE(FileLock::take(dir / "no folder" / "f"));
+}
+
+/// Threads that replace the file and lock the new one: at most one of them gets that far at a time.
+TEST(File, LockIsHandedOnToTheFileThatReplacesIt) {
+  const test::TempDir dir;
+  std::atomic<int> num_holders{0}, num_taken{0}, num_shared{0};
+  const auto replace_often = [&] {
+    for (int i = 0; i < 50; ++i) {
+      const std::optional<FileLock> before = FileLock::take(dir / "f");
+      if (!before) continue;
+      write_file_atomic(dir / "f", "new");
+      const std::optional<FileLock> lock = FileLock::take(dir / "f");
+      if (!lock) continue;
+      ++num_taken;
+      if (++num_holders > 1) ++num_shared;
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      --num_holders;
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) threads.emplace_back(replace_often);
+  }
+  EXPECT_GT(num_taken, 0);
+  EXPECT_EQ(num_shared, 0);
 }
 
 TEST(File, LeavesOnDiskWhatIsHardlyReadAgain) {

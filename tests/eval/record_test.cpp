@@ -1,5 +1,6 @@
 #include "eval/record.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -75,10 +76,31 @@ TEST(EvalRecords, AreOfTheBudgetThatThePolicyHas) {
   EXPECT_EQ(file.find("task", item_of("1"), matched), nullptr) << "it sits out";
 }
 
+TEST(EvalRecords, HaveOneWriter) {
+  const TempDir dir;
+  const Entrant full({nullptr, PolicySpec::parse("full")});
+  const auto path = dir / "records";
+  const auto is_in_use = test::IsError(ErrorKind::input, "another run writes it");
+  for (const int num_processes : {1, 2}) {
+    RecordsFile file(path, "run", 0, num_processes);
+    EXPECT_THAT(test::error_of([&] { RecordsFile(path, "run", 0, num_processes); }), is_in_use);
+    RecordsFile(path, "run", 1, 2);
+    RecordsFile(path, "run", 0, num_processes, RecordsFile::Purpose::collect);
+    file.add(record_of(full, fmt::format("{}", num_processes)));
+  }
+  RecordsFile file(path, "run", 0, 1);  // nobody writes any more
+  for (const char* digest : {"1", "2"})
+    EXPECT_NE(file.find("task", item_of(digest), full), nullptr) << digest;
+  RecordsFile of_several(path, "run", 0, 2, RecordsFile::Purpose::collect);
+  EXPECT_THAT(test::error_of([&] { of_several.merge({}); }), is_in_use);
+  file.merge({});
+  EXPECT_FALSE(std::filesystem::exists(dir / "records.rank0"));
+}
+
 TEST(EvalRecords, NameWhatDiffersInAnotherRun) {
   const TempDir dir;
   const std::string run = "model 1, budgets as 0.5 on 8 items, temperature 0, top-k 40";
-  const RecordsFile file(dir / "records", run, 0, 1);
+  RecordsFile(dir / "records", run, 0, 1);
   const auto refused = [&](const std::string& name) {
     return test::error_of([&] { RecordsFile(dir / "records", name, 0, 1); });
   };
