@@ -14,6 +14,7 @@
 #include "bench_train.h"
 #include "command.h"
 #include "core/error.h"
+#include "number_checks.h"
 #include "options.h"
 
 namespace gsa::apps {
@@ -131,7 +132,7 @@ void add_step_options(CLI::App& app, BenchArgs& args) {
   const auto* group = "Task train";
   app.add_option("--batch-tokens", args.batch_tokens,
                  "raw tokens per step: as many rows as they hold, at least one")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000'000}))
+      ->check(whole_number(1, 10'000'000))
       ->capture_default_str()
       ->group(group);
   app.add_option("--train", args.trained, "lora, or full: all weights (gists always train)")
@@ -139,7 +140,7 @@ void add_step_options(CLI::App& app, BenchArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--rank", args.rank, "of LoRA, on all projections")
-      ->check(CLI::Range(1, 4096))
+      ->check(whole_number(1, 4096))
       ->capture_default_str()
       ->group(group);
   app.add_flag("--checkpoint-activations", args.recomputes,
@@ -153,11 +154,11 @@ void add_eval_options(CLI::App& app, BenchEvalArgs& args) {
                  "as gsa eval takes them (default: 100 pass keys in 1300 tokens each)")
       ->group(group);
   app.add_option("--items", args.num_items, "first so many items of the tasks")
-      ->check(CLI::Range(1, 1'000'000))
+      ->check(whole_number(1, 1'000'000))
       ->capture_default_str()
       ->group(group);
   app.add_option("--batch", args.batch_size, "items that are answered together")
-      ->check(CLI::Range(1, 1024))
+      ->check(whole_number(1, 1024))
       ->capture_default_str()
       ->group(group);
   app.add_option("--prompts", args.prompts_file,
@@ -177,14 +178,14 @@ Command add_bench(CLI::App& app) {
                  "4096,8192,16384,32768 on a GPU, 1024,2048 on a CPU)")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}));
+      ->check(whole_number(1, 1'000'000'000));
   app.add_option("--policies,-p", args->policies,
                  "separated by commas (default: full,gsa; train: gsa@16,full; eval: full)");
   app.add_option("--reps", args->num_reps,
                  fmt::format("repetitions after a warm-up (default: {}; eval: 1)", default_reps))
-      ->check(CLI::Range(1, 1000));
+      ->check(whole_number(1, 1000));
   app.add_option("--tokens", args->infer.num_tokens, "decode: tokens timed per repetition")
-      ->check(CLI::Range(1, 100'000))
+      ->check(whole_number(1, 100'000))
       ->capture_default_str();
   app.add_option("--store", args->store,
                  "decode: keys and values of the context: read, random, or auto: random above the "
@@ -196,10 +197,10 @@ Command add_bench(CLI::App& app) {
       "decode: empty the caches before every token, so that all comes from memory; takes 1 GiB");
   app.add_option("--segment", args->infer.segment_len,
                  "prefill, decode, eval: tokens read per step")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str();
   app.add_option("--seed", args->infer.seed, "of the random tokens")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0))
       ->capture_default_str();
   add_step_options(app, *args);
   add_eval_options(app, args->eval);

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "eval/report.h"
 #include "eval/task_list.h"
+#include "number_checks.h"
 
 namespace gsa::apps {
 namespace {
@@ -45,18 +46,18 @@ void add_run_options(CLI::App& app, EvalArgs& args) {
       ->group(group);
   app.add_option("--workers", args.num_workers,
                  "blocks of items at a time, in threads of their own")
-      ->check(CLI::Range(1, 256))
+      ->check(whole_number(1, 256))
       ->capture_default_str()
       ->group(group);
   app.add_option("--batch", args.batch_size,
                  "items of a block: their answers go on together, a token of each per forward")
-      ->check(CLI::Range(1, 1024))
+      ->check(whole_number(1, 1024))
       ->capture_default_str()
       ->group(group);
   app.add_option("--max-context", args.max_context,
                  "longest item with its answer, in tokens; longer ones are cut in the middle, "
                  "generated ones refused (default: what the model was trained for)")
-      ->check(CLI::Range(std::int64_t{64}, std::int64_t{10'000'000}))
+      ->check(whole_number(64, 10'000'000))
       ->group(group);
   app.add_flag("--finished", args.only_finished,
                "answer nothing: report the items that --records holds for all policies")
@@ -96,19 +97,19 @@ void add_eval_options(CLI::App& app, EvalArgs& args) {
                  "policies, separated by commas");
   app.add_option("--calibration-items", args.calibration_items,
                  "with --match: items of every task to set budgets on; they are not scored")
-      ->check(CLI::Range(1, 100'000))
+      ->check(whole_number(1, 100'000))
       ->capture_default_str();
   app.add_option("--baseline", args.baseline,
                  "policy that the others are tested against on the same items (default: full)");
   app.add_option("--limit", args.limit, "first so many items of every task (0: all)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0))
       ->capture_default_str();
   app.add_option("--report", args.reports, "file to write: .html, .md or .csv; repeatable")
       ->allow_extra_args(false);
   app.add_option("--diagnostics", args.num_diagnosed,
                  "items of every task on which to look at what policies see: recall of the answer, "
                  "attention recovered, what is unfolded")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0))
       ->capture_default_str();
   app.add_flag("--list", args.lists,
                "show the formats of the catalogue and the policies, then end");

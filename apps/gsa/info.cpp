@@ -13,6 +13,7 @@
 #include "gsa/error.h"
 #include "memory_plan.h"
 #include "model/merge.h"
+#include "number_checks.h"
 #include "options.h"
 #include "terminal.h"
 #include "text/chat_template.h"
@@ -203,7 +204,7 @@ Command add_info(CLI::App& app) {
   args->chunks = "16";
   app.add_option("--context,-c", args->num_context,
                  "tokens to plan memory for (default: the trained window)")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}));
+      ->check(whole_number(1, 1'000'000'000));
   app.add_option("--chunks", args->chunks, "chunk sizes to plan for, as 16 or 4-4")
       ->capture_default_str();
   app.add_flag("--json", args->is_json, "one JSON object on standard output");

@@ -15,6 +15,7 @@
 #include "find_model.h"
 #include "model/adapter.h"
 #include "model/device.h"
+#include "number_checks.h"
 #include "progress.h"
 #include "terminal.h"
 #include "text/chat_template.h"
@@ -34,7 +35,7 @@ void add_base_model_options(CLI::App& app, ModelArgs& args) {
       ->capture_default_str()
       ->group("Model");
   app.add_option("--threads,-t", args.num_threads, "threads of the CPU (default: one per core)")
-      ->check(CLI::Range(1, 1024))
+      ->check(whole_number(1, 1024))
       ->group("Model");
 }
 
@@ -138,7 +139,7 @@ void add_session_options(CLI::App& app, SessionArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--segment", args.options.segment_len, "tokens read per step")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str()
       ->group(group);
   app.add_flag("--no-online-gisting", args.no_online_gisting,
@@ -162,7 +163,7 @@ void add_generate_options(CLI::App& app, engine::GenerateOptions& options) {
   app.add_option("--max-tokens", options.max_tokens,
                  fmt::format("longest answer (default: {}, or what the model's window leaves)",
                              engine::GenerateOptions::kDefaultMaxTokens))
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->group(group);
   app.add_option("--temperature", sampling.temperature, "0 takes the most likely token")
       ->capture_default_str()
@@ -180,7 +181,7 @@ void add_generate_options(CLI::App& app, engine::GenerateOptions& options) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--seed", sampling.seed, "of the draws")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0))
       ->capture_default_str()
       ->group(group);
   app.add_option("--stop", options.stop, "end the answer before this text; repeatable")

@@ -10,6 +10,7 @@
 
 #include "find_model.h"
 #include "model/average.h"
+#include "number_checks.h"
 #include "options.h"
 #include "terminal.h"
 #include "train_options.h"
@@ -70,7 +71,7 @@ Command add_train_average(CLI::App& app) {
       ->expected(2, 64);
   app.add_option("--out,-o", args->out, "file of the averaged adapter")->required();
   app.add_option("--rank", args->rank, "rank of its updates (default: that of the first)")
-      ->check(CLI::Range(1, 4096));
+      ->check(whole_number(1, 4096));
   add_file_dtype_option(app, "--adapter-dtype", args->adapter_dtype, "numbers in that file");
   app.add_flag("--json", args->is_json, "print a JSON object");
   app.footer(examples);

@@ -16,6 +16,7 @@
 #include "core/split.h"
 #include "engine/policy_run.h"
 #include "find_model.h"
+#include "number_checks.h"
 #include "options.h"
 #include "progress.h"
 #include "table.h"
@@ -217,10 +218,10 @@ Command add_train_layers(CLI::App& app) {
   app.add_option("--policy-keys", args->policy_keys,
                  "further keys of the policy gsa, as route=both:read=full");
   app.add_option("--rows", args->num_rows, "rows of questions that are looked at")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str();
   app.add_option("--row-len", args->row_len, "tokens of a row's context, gists included")
-      ->check(CLI::Range(std::int64_t{8}, std::int64_t{1} << 24))
+      ->check(whole_number(8, 1 << 24))
       ->capture_default_str();
   app.add_option("--out,-o", args->out, "file to write the adapter to, with the budget as a key");
   add_file_dtype_option(app, "--adapter-dtype", args->adapter_dtype, "numbers in that file");

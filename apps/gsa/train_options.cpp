@@ -4,11 +4,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "core/error.h"
 #include "core/split.h"
+#include "number_checks.h"
 #include "train/rows.h"
 
 namespace gsa::apps {
@@ -98,7 +98,7 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
   app.add_flag("--resume", args.resumes, "go on from the newest checkpoint in --out")->group(group);
   app.add_option("--validation", args.validation, "shard to score the model on")->group(group);
   app.add_option("--eval-every", args.eval_every, "steps between scores (default: a tenth of all)")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->group(group);
   app.add_option("--eval-chunks", args.eval_chunks,
                  "chunk sizes that are scored, with keys as in --chunks; full: no gists")
@@ -107,16 +107,16 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
   app.add_option("--eval-windows", args.eval_windows,
                  is_ft ? "rows scored: the first ones of the shard's questions"
                        : "windows scored at most, spread over the shard")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str()
       ->group(group);
   if (!is_ft) {
     app.add_option("--eval-len", args.eval_len, "raw tokens per row that is scored")
-        ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24))
+        ->check(whole_number(2, 1 << 24))
         ->capture_default_str()
         ->group(group);
     app.add_option("--eval-labels", args.eval_labels, "last tokens of a row that count; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(whole_number(0))
         ->capture_default_str()
         ->group(group);
   }
@@ -125,20 +125,20 @@ void add_data_options(CLI::App& app, TrainArgs& args) {
 void add_row_options(CLI::App& app, TrainArgs& args) {
   const auto* group = "Rows";
   app.add_option("--steps", args.num_steps, "optimiser steps")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str()
       ->group(group);
   app.add_option("--rows", args.rows, "rows per step, of all processes together")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str()
       ->group(group);
   app.add_option("--micro-batches", args.micro_batches,
                  "parts that a process computes one after the other, to save memory")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->capture_default_str()
       ->group(group);
   app.add_option("--row-len", args.row_len, "tokens of a row's context, gists included")
-      ->check(CLI::Range(std::int64_t{8}, std::int64_t{1} << 24))
+      ->check(whole_number(8, 1 << 24))
       ->capture_default_str()
       ->group(group);
   app.add_option("--chunks", args.chunks,
@@ -152,7 +152,7 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
       ->group(group);
   if (args.stage == DataKind::ft) {
     app.add_option("--text-rows", args.text_rows, "share of rows that are text of --text")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(between(0, 1))
         ->capture_default_str()
         ->group(group);
     app.add_option(
@@ -160,13 +160,13 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
            fmt::format("share of the rows of --text that stay plain text, to keep what --model "
                        "can do; such a row weighs as much as {} tokens of answers",
                        kBareRowWeight))
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(between(0, 1))
         ->capture_default_str()
         ->group(group);
     app.add_option("--plain-distill", args.plain_distill,
                    "share of the loss of plain text that is the distance to --model as it comes, "
                    "under full attention; the rest is that of the next token")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(between(0, 1))
         ->capture_default_str()
         ->group(group);
     app.add_option(
@@ -194,11 +194,11 @@ void add_weight_options(CLI::App& app, TrainArgs& args) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--rank", args.rank, "rank of LoRA (default: that of --init, or 32)")
-      ->check(CLI::Range(1, 4096))
+      ->check(whole_number(1, 4096))
       ->group(group);
   app.add_option("--alpha", args.alpha,
                  "LoRA is scaled by alpha / rank (default: as --init, or by 1)")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->group(group);
   app.add_option(
          "--targets", args.targets,
@@ -206,7 +206,7 @@ void add_weight_options(CLI::App& app, TrainArgs& args) {
       ->group(group);
   app.add_option("--gist-rows", args.num_gist_rows,
                  "gist embeddings; higher levels share the last (default: those of --init, or 2)")
-      ->check(CLI::Range(1, 8))
+      ->check(whole_number(1, 8))
       ->group(group);
   app.add_option("--gist-input", args.gist_input,
                  "what a gist starts from: row (its level's embedding), or content: also the mean "
@@ -224,28 +224,28 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
                  fmt::format("peak learning rate (default: {}; {} for --train full)",
                              default_lr(args.stage, train::Trained::lora),
                              default_lr(args.stage, train::Trained::full)))
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->group(group);
   app.add_option("--gist-lr", args.gist_lr,
                  cpt ? "peak learning rate of the gist embeddings (default: 0.005)"
                      : "peak learning rate of the gist embeddings (default: as --lr)")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->group(group);
   app.add_option("--weight-decay", args.weight_decay, "weight decay of matrices")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
   app.add_option("--warmup", args.warmup, "share of the steps in which the learning rate rises")
-      ->check(CLI::Range(0.0, 0.99))
+      ->check(between(0, 0.99))
       ->capture_default_str()
       ->group(group);
   app.add_option("--clip", args.clip, "scale gradients with a larger norm down to it")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->capture_default_str()
       ->group(group);
   app.add_option("--max-spike", args.max_spike,
                  "stop with an error if a loss is so many nats above the running mean")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->capture_default_str()
       ->group(group);
   app.add_option(
@@ -254,7 +254,7 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
              ? "share of the loss of answers that is the distance to the teacher under full "
                "attention"
              : "share of the loss that is the distance to the teacher under full attention")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(between(0, 1))
       ->capture_default_str()
       ->group(group);
   app.add_option("--teacher", args.teacher,
@@ -263,14 +263,14 @@ void add_optimizer_options(CLI::App& app, TrainArgs& args) {
       ->group(group);
   app.add_option("--plain-view", args.plain_view,
                  "weight of the distance to the same model under full attention")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
   if (args.stage != DataKind::ft) return;
   app.add_option("--routing", args.routing,
                  "weight of the distance from a question's scores of the gists to its attention to "
                  "their chunks under full attention")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
 }
@@ -282,11 +282,11 @@ void add_run_options(CLI::App& app, TrainArgs& args) {
       ->group(group);
   app.add_option("--save-minutes", args.save_minutes,
                  "minutes between checkpoints; 0: one after every step")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
   app.add_option("--loader-threads", args.num_loader_threads, "threads that prepare rows")
-      ->check(CLI::Range(1, 64))
+      ->check(whole_number(1, 64))
       ->capture_default_str()
       ->group(group);
   app.add_flag("--deterministic", args.is_deterministic,
@@ -307,24 +307,6 @@ std::string joined_policies(const std::vector<attention::PolicySpec>& policies,
 std::string joined_targets(const std::vector<model::LoraTarget>& targets) {
   if (targets.size() == model::kLoraTargets.size()) return "all";
   return train::target_names(targets);
-}
-
-/// Ranges let NaN pass.
-void check_numbers(const TrainArgs& args) {
-  for (const auto& [option, value] : {std::pair("--lr", args.lr.value_or(0)),
-                                      {"--gist-lr", args.gist_lr.value_or(0)},
-                                      {"--weight-decay", args.weight_decay},
-                                      {"--warmup", args.warmup},
-                                      {"--clip", args.clip},
-                                      {"--max-spike", args.max_spike},
-                                      {"--distill", args.distill},
-                                      {"--plain-distill", args.plain_distill},
-                                      {"--plain-view", args.plain_view},
-                                      {"--routing", args.routing},
-                                      {"--alpha", args.alpha},
-                                      {"--save-minutes", args.save_minutes}}) {
-    if (!std::isfinite(value)) core::input_error("train: {} {}: give a number", option, value);
-  }
 }
 
 }  // namespace
@@ -395,7 +377,6 @@ train::ParameterOptions make_parameter_options(const TrainArgs& args, const mode
 }
 
 train::TrainOptions make_train_options(const TrainArgs& args) {
-  check_numbers(args);
   if (args.routing > 0 && args.recomputes) {
     core::input_error(
         "train: --routing does not go with --checkpoint-activations; leave one of them out, or "

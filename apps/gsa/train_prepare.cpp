@@ -11,6 +11,7 @@
 #include "core/gguf.h"
 #include "find_model.h"
 #include "interrupt.h"
+#include "number_checks.h"
 #include "progress.h"
 #include "terminal.h"
 #include "train/prepare.h"
@@ -79,7 +80,7 @@ void add_common_options(CLI::App& app, PrepareArgs& args, train::PrepareOptions&
   options.num_threads = num_cores > 0 ? static_cast<int>(num_cores) : 1;
   app.add_option("--threads,-t", options.num_threads,
                  "threads that tokenise; the result does not depend on them")
-      ->check(CLI::Range(1, 1024))
+      ->check(whole_number(1, 1024))
       ->capture_default_str();
   app.add_flag("--json", args.is_json, "report as one JSON object on standard output");
   app.add_flag("--quiet", args.is_quiet, "no progress");

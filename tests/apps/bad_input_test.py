@@ -149,6 +149,22 @@ def test_options_out_of_range(refuse, option, value):
     assert option.strip("-").replace("-", "_") in line.replace("-", "_") and value in line
 
 
+@pytest.mark.parametrize(
+    "option, value, bounds",
+    [
+        ("--segment", "0", "1 or more"),
+        ("--max-tokens", "inf", "1 or more"),
+        ("--seed", "nan", "0 or more"),
+        ("--threads", "1025", "1 to 1024"),
+        ("--threads", "1e3", "1 to 1024"),
+        ("--threads", "1.5", "1 to 1024"),
+        ("--threads", "", "1 to 1024"),
+    ],
+)
+def test_numbers_out_of_range_are_told_the_bounds(refuse, option, value, bounds):
+    assert f"{option}: '{value}': give a whole number, {bounds} (" in refuse(option, value)
+
+
 def test_device_that_is_not_there(refuse):
     assert "cuda:99" in refuse("--device", "cuda:99", code=FAILURE)
 

@@ -201,7 +201,7 @@ def test_rows_of_text(gsa, model, questions, shard, tmp_path):
                            (["--text", shard, "--teacher", teacher], "--distill"), (["--distill", "1", "--teacher", "none.safetensors"], "none.safetensors"),
                            (["--text", shard, "--text-rows", "0", "--plain-text", "1"], "--text-rows"),
                            (["--text", shard, "--plain-distill", "0.5"], "--plain-text"),
-                           (["--distill", "nan"], "--distill"), (["--lr", "inf"], "--lr"),
+                           (["--distill", "nan"], "--distill: 'nan': give a number, 0 to 1"), (["--lr", "inf"], "--lr"),
                            (["--text-rows", "1.5"], "1.5"), (["--made-tasks", "some"], "some")]:  # fmt: skip
         done = ft("refused", *options)
         assert done.code == USAGE and named in done.error_line()
