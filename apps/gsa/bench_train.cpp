@@ -170,8 +170,7 @@ class BenchTrain {
       examples.push_back({{std::move(tokens)}, {}});
     }
     const std::vector<attention::PolicySpec> policies(examples.size(), policy);
-    train::TrainBatch batch{
-        train::pack_rows(examples, policies, base_->tokenizer().word_starts()), {}, {}};
+    train::TrainBatch batch{train::pack_rows(examples, policies, base_->tokenizer().word_starts())};
     batch.to(base_->device());
     return batch;
   }

@@ -230,8 +230,8 @@ class TrainRun {
     const auto files = write_result();
     const train::RunState& state = trainer_->state();
     if (!args_.is_json) {
-      fmt::print("trained {} steps on {} tokens in {:.1f} s, loss {:.4f}\n", state.step,
-                 format_count(state.num_tokens), state.seconds, state.mean_loss);
+      fmt::print("trained {} steps on {} tokens in {:.1f} s, loss {:.4f} (running mean)\n",
+                 state.step, format_count(state.num_tokens), state.seconds, state.mean_loss);
       if (!trainer_->scores().empty())
         fmt::print("validation loss: {}\n", format_scores(trainer_->scores()));
       for (const std::string& file : files) fmt::print("{}\n", file);

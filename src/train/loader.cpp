@@ -112,7 +112,7 @@ TrainBatch Loader::prepare(std::int64_t number) const {
     const std::vector<attention::PolicySpec> full(some.size(), row_policy({}, {}));
     return pack_rows(some, full, word_starts_, options);
   };
-  TrainBatch batch{pack_rows(examples, policies, word_starts_, options), {}, {}};
+  TrainBatch batch{pack_rows(examples, policies, word_starts_, options)};
   const std::span<const Example> all = examples;
   using View = RowPlan::PlainView;
   if (plan_.plain_view == View::all_rows) batch.plain_asked = view(all.first(num_asking));

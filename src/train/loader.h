@@ -52,7 +52,7 @@ struct TrainBatch {
   PackedRows rows;
   /// The same rows under full attention, with the same labels in the same order; none: there are
   /// none of that kind, or the plan has no such view.
-  std::optional<PackedRows> plain_asked, plain_bare;
+  std::optional<PackedRows> plain_asked = {}, plain_bare = {};
 
   void to(at::Device device);
 };

@@ -38,9 +38,7 @@ struct SmallStep {
     core::Rng rng(seed);
     const Example example = random_example(rng, {40, 90}, num_suffixes);
     return {pack_rows({&example, 1}, std::vector{attention::PolicySpec::parse(policy)},
-                      model.base()->tokenizer().word_starts()),
-            {},
-            {}};
+                      model.base()->tokenizer().word_starts())};
   }
 
   TrainStep::Result run(std::span<const TrainBatch> batches) {
