@@ -193,7 +193,7 @@ def test_ctrl_c_leaves_whole_records_to_go_on_from(gsa, arguments, task, tmp_pat
 
 @pytest.mark.parametrize("options, note", [((), "lost, as there is no --records"), (("--quiet",), "")])
 def test_ctrl_c_says_that_answers_are_lost(arguments, task, options, note):
-    task.write_text(to_lines(items(400, documents=[FOX * 60])))
+    task.write_text(to_lines(items(4000, documents=[FOX * 60])))
     started = start(arguments("--tasks", task, *options))
     time.sleep(2)
     started.send_signal(signal.SIGINT)

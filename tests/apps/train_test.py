@@ -476,7 +476,7 @@ def test_ctrl_c_saves(arguments, tmp_path):
 
 
 def test_killed_ten_times(train, arguments, tmp_path):
-    steps = 80
+    steps = 400  # more than a fast machine takes in the time of ten kills
     undisturbed = train(tmp_path / "whole", steps=steps)
     out = tmp_path / "killed"
     draw = random.Random(5)
