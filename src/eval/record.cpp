@@ -103,7 +103,10 @@ RecordsFile::RecordsFile(std::filesystem::path path, const std::string& run_name
   if (path_.empty()) return;
   own_path_ = path_;
   if (num_processes > 1) own_path_ += fmt::format(".rank{}", rank);
-  if (purpose == Purpose::write) lock_ = lock(own_path_);  // before it is read
+  if (purpose == Purpose::write) {  // before they are read
+    if (num_processes > 1 && rank == 0) merge_lock_ = lock(path_);
+    lock_ = lock(own_path_);
+  }
   std::string kept;
   for (const auto& file : all_files()) {
     std::string lines = read(file);
@@ -119,7 +122,7 @@ RecordsFile::RecordsFile(std::filesystem::path path, const std::string& run_name
 
 std::vector<std::filesystem::path> RecordsFile::all_files() const {
   std::vector<std::filesystem::path> files;
-  if (std::filesystem::exists(path_)) files.push_back(path_);
+  if (std::filesystem::is_regular_file(path_)) files.push_back(path_);  // else writing refuses it
   const std::string prefix = path_.filename().string() + ".rank";
   const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
   std::error_code no_folder;  // writing names it
@@ -208,8 +211,7 @@ void RecordsFile::reload() {
 
 void RecordsFile::merge(const std::vector<Failure>& failures) {
   if (path_.empty()) return;
-  std::optional<core::FileLock> merged;
-  if (own_path_ != path_) merged = lock(path_);
+  if (own_path_ != path_ && !merge_lock_) merge_lock_ = lock(path_);
   const auto files = all_files();
   std::string text = header_;
   for (const auto& file : files) text += read(file);

@@ -86,7 +86,8 @@ class RecordsFile {
   std::filesystem::path path_, own_path_;
   std::string header_;
   std::ofstream stream_;
-  std::optional<core::FileLock> lock_;           ///< to write: of `own_path_`
+  /// To write: of `own_path_`, and of FILE by the process that merges into it.
+  std::optional<core::FileLock> lock_, merge_lock_;
   std::uintmax_t others_len_ = 0;                ///< bytes of other processes' files at first
   std::map<Key, std::vector<Record>> finished_;  ///< several if an item or a budget has changed
   std::map<std::pair<std::string, std::string>, Failure> failures_;

@@ -84,6 +84,7 @@ TEST(EvalRecords, HaveOneWriter) {
   for (const int num_processes : {1, 2}) {
     RecordsFile file(path, "run", 0, num_processes);
     EXPECT_THAT(test::error_of([&] { RecordsFile(path, "run", 0, num_processes); }), is_in_use);
+    EXPECT_THAT(test::error_of([&] { RecordsFile(path, "run", 0, 3 - num_processes); }), is_in_use);
     RecordsFile(path, "run", 1, 2);
     RecordsFile(path, "run", 0, num_processes, RecordsFile::Purpose::collect);
     file.add(record_of(full, fmt::format("{}", num_processes)));
