@@ -166,18 +166,23 @@ void add_generate_options(CLI::App& app, engine::GenerateOptions& options) {
       ->check(whole_number(1))
       ->group(group);
   app.add_option("--temperature", sampling.temperature, "0 takes the most likely token")
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
   app.add_option("--top-k", sampling.top_k, "draw from the k most likely tokens; 0: all")
+      ->check(whole_number(0))
       ->capture_default_str()
       ->group(group);
   app.add_option("--top-p", sampling.top_p, "draw from the likeliest tokens that sum to p")
+      ->check(between(0, 1))
       ->capture_default_str()
       ->group(group);
   app.add_option("--min-p", sampling.min_p, "drop tokens below p times the likeliest one's share")
+      ->check(between(0, 1))
       ->capture_default_str()
       ->group(group);
   app.add_option("--repetition-penalty", sampling.repetition_penalty, "1: none")
+      ->check(above_zero())
       ->capture_default_str()
       ->group(group);
   app.add_option("--seed", sampling.seed, "of the draws")

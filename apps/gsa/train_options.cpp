@@ -183,6 +183,7 @@ void add_row_options(CLI::App& app, TrainArgs& args) {
          "that are no budget become defaults of the adapter")
       ->group(group);
   app.add_option("--seed", args.seed, "seed of the rows and of new weights")
+      ->check(whole_number(0))
       ->capture_default_str()
       ->group(group);
 }
