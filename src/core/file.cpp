@@ -19,21 +19,6 @@
 namespace gsa::core {
 namespace {
 
-/// Owns a file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
 /// Opens for reading whatever has bytes to read; `status` receives its kind and size.
 Descriptor open_to_read(const std::filesystem::path& path, struct stat& status) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -79,6 +64,10 @@ bool write_all(int fd, std::span<const std::byte> bytes) {
 
 }  // namespace
 
+Descriptor::~Descriptor() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
 MappedFile MappedFile::open(const std::filesystem::path& path) {
   struct stat status{};
   const Descriptor file = open_to_read(path, status);
@@ -111,29 +100,18 @@ MappedFile::~MappedFile() {
 std::optional<FileLock> FileLock::take(const std::filesystem::path& path) {
   for (;;) {
     // For writing, without which file systems of a network have no exclusive locks.
-    FileLock lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    if (lock.descriptor_ < 0) return lock;
-    if (::flock(lock.descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    if (file.get() < 0) return FileLock(std::move(file));
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
       if (errno == EWOULDBLOCK) return std::nullopt;
-      return lock;
+      return FileLock(std::move(file));
     }
     struct stat locked{}, named{};
-    const bool is_there =
-        ::fstat(lock.descriptor_, &locked) == 0 && ::stat(path.c_str(), &named) == 0;
-    if (is_there && locked.st_dev == named.st_dev && locked.st_ino == named.st_ino) return lock;
+    const bool is_there = ::fstat(file.get(), &locked) == 0 && ::stat(path.c_str(), &named) == 0;
+    if (is_there && locked.st_dev == named.st_dev && locked.st_ino == named.st_ino)
+      return FileLock(std::move(file));
     // Another file was renamed to the path, or this one removed, before it was locked.
   }
-}
-
-FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-FileLock& FileLock::operator=(FileLock&& other) noexcept {
-  std::swap(descriptor_, other.descriptor_);
-  return *this;
-}
-
-FileLock::~FileLock() {
-  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void leave_on_disk(std::span<const std::byte> bytes) {

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace gsa::core {
 
@@ -30,6 +31,24 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// Owns a file descriptor, or none (-1); move-only, closed at the end of its life.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor();
+
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
 /// Keeps other holders of such a lock away from a file (flock) for as long as this object and the
 /// process live. It is on the file that the path names now: one that is renamed to the path later
 /// needs a lock of its own, best taken while the old one is still held.
@@ -40,14 +59,10 @@ class FileLock {
   /// away.
   static std::optional<FileLock> take(const std::filesystem::path& path);
 
-  FileLock(FileLock&& other) noexcept;
-  FileLock& operator=(FileLock&& other) noexcept;
-  ~FileLock();
-
  private:
-  explicit FileLock(int descriptor) : descriptor_(descriptor) {}
+  explicit FileLock(Descriptor file) : file_(std::move(file)) {}
 
-  int descriptor_;
+  Descriptor file_;
 };
 
 /// Takes the pages that lie wholly in `bytes`, a part of a mapped file, out of memory's account:
